@@ -1,0 +1,30 @@
+# Each target does all its set-up by itself, from a bare clone on. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format clean
+
+# Two processes suit two cores; a file stays in one process, so that its database serves all its tests.
+TEST_OPTIONS ?= -n 2 --dist loadfile
+ARGS ?=
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## Make .venv with everything in it; says what it does (APT=no: no system packages)
+	@scripts/setup
+
+demo: setup ## Scan a real repository from start to end: server, worker, engines, the three endpoints
+	@.venv/bin/python scripts/demo.py
+
+test: setup ## Run all tests on real processes and real PostgreSQL (ARGS='tests/api -k cancel')
+	@.venv/bin/python -m pytest $(TEST_OPTIONS) $(ARGS)
+
+check: setup ## Check without running: format, lint, types, imports, migrations, documents
+	@scripts/check
+
+format: setup ## Format the code and mend what the linter can mend
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+clean: ## Remove .venv, caches and builds
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
