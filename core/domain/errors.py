@@ -47,9 +47,8 @@ class ActiveJobExists(KennelError):
     """A create was refused by the policy `reject`: jobs of the project are open."""
 
     def __init__(self, project_id: int, branch: str, scan_ids: list[int]) -> None:
-        super().__init__(
-            f"当前项目分支[{project_id}]{branch}还有未完成任务，编号为: [{', '.join(map(str, scan_ids))}]"
-        )
+        numbers = ", ".join(map(str, scan_ids))
+        super().__init__(f"当前项目分支[{project_id}]{branch}还有未完成任务，编号为: [{numbers}]")
         self.scan_ids = scan_ids
 
 

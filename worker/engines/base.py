@@ -69,7 +69,8 @@ class Ended:
     #: Exit status, None when killed by a signal.
     exit_code: int | None
     signal: int | None
-    #: Set when a limit of ours ended it: ENGINE_TIMEOUT, ENGINE_SILENT, OUTPUT_LIMIT, OUT_OF_MEMORY.
+    #: Set when a limit of ours ended it: ENGINE_TIMEOUT, ENGINE_SILENT, OUTPUT_LIMIT or
+    #: OUT_OF_MEMORY.
     limit: Reason | None = None
 
 
