@@ -1,0 +1,563 @@
+"""Every setting of Kennel: parsed once from the environment, frozen, then passed by hand.
+
+The only module that reads the environment. `Settings` and its groups are plain models without
+it, so that a test builds them from values; `load_settings` reads `KENNEL_…` variables, secret
+files and credentials, and turns whatever is wrong into one `SettingError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+from core.domain.errors import SettingError
+from core.domain.states import ActiveJobPolicy
+from core.runtime.secretfiles import read_secret
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+DAY_S = 86_400.0
+
+#: Variables of the test suite; never read here, never refused.
+_TEST_PREFIX = "KENNEL_TEST_"
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    # The URL holds a password: no part of it is repeated.
+    try:
+        url = urlsplit(value.get_secret_value())
+        url.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        raise ValueError("must be a URL like postgresql://user:password@host:5432/name") from None
+    if url.scheme not in ("postgresql", "postgres"):
+        raise ValueError("must start with postgresql:// or postgres://")
+    return value
+
+
+def _http_url(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        url.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        raise ValueError("must be a URL like https://host:8000") from None
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("must start with http:// or https:// and name a host")
+    if url.username is not None or url.query or url.fragment:
+        raise ValueError("must hold no user, password, query or fragment")
+    return value.rstrip("/")
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("must be an IANA time zone like Asia/Shanghai or UTC") from None
+    return value
+
+
+def _absolute(value: Path) -> Path:
+    try:
+        return value.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("must be a path whose home folder exists") from None
+
+
+def _key_material(value: SecretStr) -> SecretStr:
+    keys = [key.strip() for key in value.get_secret_value().split(",")]
+    if min(map(len, keys)) < 32:
+        raise ValueError("must be one or more keys of at least 32 characters, comma between")
+    return value
+
+
+def _printable(value: SecretStr, *, least: int) -> SecretStr:
+    text = value.get_secret_value()
+    # What else would not survive a header.
+    if not (least <= len(text) <= 200 and all("!" <= character <= "~" for character in text)):
+        raise ValueError(f"must be {least} to 200 printable ASCII characters without spaces")
+    return value
+
+
+def _comma_list(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+KeyMaterial = Annotated[SecretStr, AfterValidator(_key_material)]
+LongSecret = Annotated[SecretStr, AfterValidator(lambda value: _printable(value, least=32))]
+Token = Annotated[SecretStr, AfterValidator(lambda value: _printable(value, least=8))]
+Timezone = Annotated[str, AfterValidator(_timezone)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/@-]{0,63}$")]
+Labels = Annotated[tuple[Label, ...], BeforeValidator(_comma_list), Field(max_length=50)]
+Span = Annotated[float, Field(gt=0, le=30 * DAY_S)]
+Size = Annotated[ByteSize, Field(ge=KIB, le=2**50)]
+
+
+def _host_name() -> str:
+    host = socket.gethostname()
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in host)
+    return name.lstrip("._-")[:64] or "worker"
+
+
+def _cpus() -> int:
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def _default_data_dir() -> Path:
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG rules: a relative path there is invalid and is ignored.
+    base = Path(state_home) if state_home.startswith("/") else Path("~/.local/state")
+    try:
+        return _absolute(base / "kennel")
+    except ValueError:
+        raise SettingError("KENNEL_DATA_DIR must be set: this user has no home folder") from None
+
+
+class Group(BaseModel):
+    """Settings that belong together; unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class LogSettings(Group):
+    """How a process logs."""
+
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto`: readable on a terminal, JSON lines otherwise."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least level that is written."
+    )
+
+
+class ApiSettings(Group):
+    """The HTTP edge."""
+
+    host: Annotated[str, Field(min_length=1)] = Field(
+        default="127.0.0.1", description="Address to listen on; `0.0.0.0` or `::` for all."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port; 0: a free one.")
+    sync_wait_s: Span = Field(
+        default=600.0, description="Longest a synchronous create is held, then it answers 202."
+    )
+    active_job_policy: ActiveJobPolicy = Field(
+        default=ActiveJobPolicy.QUEUE,
+        description="What an unforced create does while an earlier job of the project is open, "
+        "where neither scheme nor request says: `queue`, `reject` or `join`.",
+    )
+    max_body_bytes: Size = Field(
+        default=ByteSize(MIB), description="Largest JSON body accepted; larger ones get 413."
+    )
+    pool_size: int = Field(
+        default=10, ge=1, le=1000, description="Database connections of one api process."
+    )
+    statement_timeout_s: Span = Field(
+        default=15.0, description="Longest one SQL statement of the api may take."
+    )
+    trust_forwarded: bool = Field(
+        default=False,
+        description="Believe `X-Forwarded-For` and `X-Forwarded-Proto`. Only behind a proxy that "
+        "sets them.",
+    )
+
+
+class SchedulerSettings(Group):
+    """The decisions."""
+
+    tick_s: Span = Field(
+        default=5.0, description="How often each loop looks although no notification came."
+    )
+    queue_limit_s: Span = Field(
+        default=DAY_S, description="Longest a job waits for its start; then it closes with 297."
+    )
+    saving_limit_s: Span = Field(
+        default=3600.0, description="Longest a job is saved; then it closes with 199."
+    )
+    scm_timeout_s: Span = Field(
+        default=20.0, description="Longest one question to a repository may take."
+    )
+    scm_total_s: Span = Field(
+        default=60.0, description="Longest all tries to resolve one revision may take together."
+    )
+    resolvers: int = Field(
+        default=8, ge=1, le=256, description="Revisions one scheduler resolves at the same time."
+    )
+    pool_size: int = Field(
+        default=6, ge=2, le=1000, description="Database connections of one scheduler process."
+    )
+    statement_timeout_s: Span = Field(
+        default=30.0, description="Longest one SQL statement of the scheduler may take."
+    )
+    max_attempts: int = Field(
+        default=3, ge=1, le=100, description="Attempts of a task that count, before it fails."
+    )
+    max_resets: int = Field(
+        default=3, ge=0, le=100, description="Times a lost worker's task is requeued uncounted."
+    )
+    retry_base_s: Span = Field(
+        default=2.0, description="Back-off before the second attempt; doubles, with full jitter."
+    )
+    retry_cap_s: Span = Field(default=300.0, description="Longest back-off between attempts.")
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> SchedulerSettings:
+        _ordered("scheduler", self, "scm_timeout_s", "scm_total_s", strictly=False)
+        _ordered("scheduler", self, "retry_base_s", "retry_cap_s", strictly=False)
+        return self
+
+
+class LeaseSettings(Group):
+    """The intervals of the worker protocol; set by the server, kept by the workers."""
+
+    lease_s: Span = Field(default=30.0, description="Lease of an attempt after a heartbeat.")
+    heartbeat_s: Span = Field(
+        default=5.0, description="Longest a heartbeat is held when there is no order."
+    )
+    fence_s: Span = Field(
+        default=22.0,
+        description="A worker kills its attempts this long after its last confirmed heartbeat "
+        "was sent. Less than the lease, more than two heartbeats.",
+    )
+    start_s: Span = Field(
+        default=30.0, description="An offered attempt not started by then returns to the queue."
+    )
+    claim_s: Span = Field(default=25.0, description="Longest a claim is held.")
+    log_s: Span = Field(default=1.0, description="How often logs are sent while an engine runs.")
+    worker_token_s: Span = Field(
+        default=3600.0, description="Life of a worker token; rotated at three quarters of it."
+    )
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> LeaseSettings:
+        _ordered("lease", self, "fence_s", "lease_s")
+        if 2 * self.heartbeat_s >= self.fence_s:
+            raise ValueError(
+                f"KENNEL_LEASE__HEARTBEAT_S ({self.heartbeat_s:g}) must be less than half of "
+                f"KENNEL_LEASE__FENCE_S ({self.fence_s:g}), so that one lost beat kills nothing"
+            )
+        return self
+
+
+class LimitSettings(Group):
+    """What the server accepts of one attempt."""
+
+    log_bytes: Size = Field(default=ByteSize(8 * MIB), description="Log kept of one attempt.")
+    artifact_bytes: Size = Field(default=ByteSize(64 * MIB), description="Size of one artifact.")
+    artifacts: int = Field(default=8, ge=1, le=32, description="Artifacts of one attempt.")
+
+
+class WorkerSettings(Group):
+    """The hands."""
+
+    server_url: HttpUrl = Field(
+        default="http://127.0.0.1:8000", description="Where the api listens."
+    )
+    name: Label = Field(
+        default_factory=_host_name, description="Name shown to people. Default: the host's name."
+    )
+    slots: int = Field(
+        default_factory=_cpus,
+        ge=1,
+        le=1024,
+        description="Attempts run at the same time. Default: the processors it may use.",
+    )
+    tags: Labels = Field(
+        default=(), description="Tags a scheme can ask for, with commas between them."
+    )
+    enrolment_token: Token | None = Field(
+        default=None, description="Buys the worker its identity at the first registration."
+    )
+    state_dir: AbsolutePath = Field(
+        default_factory=lambda: _default_data_dir() / "worker",
+        description="Identity, spool, mirrors and work trees. Default: `worker` in the data "
+        "directory.",
+    )
+    cache_bytes: Size = Field(
+        default=ByteSize(20 * GIB), description="Mirrors kept; the least used go first."
+    )
+    isolation: Literal["auto", "group", "bwrap"] = Field(
+        default="auto",
+        description="How engines are contained. `auto`: bubblewrap where it works, else a process "
+        "group with limits; `bwrap` refuses to start without bubblewrap.",
+    )
+    shutdown_s: Span = Field(
+        default=10.0,
+        description="After a second stop signal: until engines that were asked to end are killed.",
+    )
+    memory_bytes: Size = Field(
+        default=ByteSize(4 * GIB), description="Memory of one engine where its scheme says none."
+    )
+
+
+class ClientSettings(Group):
+    """The command line as a client of a server."""
+
+    server: HttpUrl | None = Field(
+        default=None, description="Server the command line talks to. Default: the local one."
+    )
+    token: Token | None = Field(default=None, description="User token it shows there.")
+
+
+class Settings(Group):
+    """All settings of one process."""
+
+    database_url: DatabaseUrl | None = Field(
+        default=None,
+        description="PostgreSQL, 15 or newer: `postgresql://user:password@host/name`. Default: "
+        "`kennel up` and `kennel scan` start their own; the daemons need it.",
+    )
+    listen_database_url: DatabaseUrl | None = Field(
+        default=None,
+        description="The same database past a pooler, for `LISTEN`. Default: the database URL.",
+    )
+    data_dir: AbsolutePath = Field(
+        default_factory=_default_data_dir,
+        description="What Kennel keeps on disk. Default: `$XDG_STATE_HOME/kennel`, else "
+        "`~/.local/state/kennel`.",
+    )
+    allow_local_repos: bool = Field(
+        default=False,
+        description="Accept paths and `file://` URLs of this machine as repositories. Refused "
+        "when the api listens beyond loopback.",
+    )
+    secret_key: KeyMaterial | None = Field(
+        default=None,
+        description="Key repository credentials are sealed with, at least 32 characters; several "
+        "with commas between them: the first seals, all unseal. Default: `secret.key` in the data "
+        "directory, made at first use.",
+    )
+    bootstrap_token: LongSecret | None = Field(
+        default=None,
+        description="First admin token, at least 32 characters. Default: the first start makes "
+        "one.",
+    )
+    timezone: Timezone = Field(
+        default="Asia/Shanghai", description="Time zone of the times in the job API's answers."
+    )
+    log: LogSettings = Field(default_factory=LogSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+    lease: LeaseSettings = Field(default_factory=LeaseSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    client: ClientSettings = Field(default_factory=ClientSettings)
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Settings:
+        if self.allow_local_repos and not is_loopback(self.api.host):
+            raise ValueError(
+                "KENNEL_ALLOW_LOCAL_REPOS can be on only while KENNEL_API__HOST is a loopback "
+                f"address; it is {self.api.host!r}"
+            )
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether *host* can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _ordered(group: str, values: BaseModel, less: str, more: str, *, strictly: bool = True) -> None:
+    low, high = getattr(values, less), getattr(values, more)
+    if low < high or (low == high and not strictly):
+        return
+    prefix = f"KENNEL_{group.upper()}__"
+    raise ValueError(
+        f"{prefix}{less.upper()} ({low:g}) must be {'less' if strictly else 'no more'} than "
+        f"{prefix}{more.upper()} ({high:g})"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One setting as the environment names it."""
+
+    env: str
+    #: Where its value is: `("worker", "slots")`.
+    path: tuple[str, ...]
+    field: FieldInfo
+
+    @property
+    def is_secret(self) -> bool:
+        """Never shown; also read from `<env>_FILE` and from a credential."""
+        found = [self.field.annotation, *get_args(self.field.annotation)]
+        return any(SecretStr in (kind, *get_args(kind)) for kind in found)
+
+    @property
+    def file_env(self) -> str:
+        """The variable that names a file with the secret."""
+        return f"{self.env}_FILE"
+
+    @property
+    def credential(self) -> str:
+        """File name in `$CREDENTIALS_DIRECTORY`."""
+        return f"kennel_{self.path[-1]}"
+
+
+def variables() -> Iterator[Variable]:
+    """Yield every setting, in the order of the models."""
+    for name, field in Settings.model_fields.items():
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Group)):
+            yield Variable(f"KENNEL_{name.upper()}", (name,), field)
+            continue
+        # What every user of the command line types has the short name.
+        prefix = "KENNEL_" if name == "client" else f"KENNEL_{name.upper()}__"
+        for inner, inner_field in field.annotation.model_fields.items():
+            yield Variable(f"{prefix}{inner.upper()}", (name, inner), inner_field)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment once; *overrides* (groups as mappings, None: not given) win.
+
+    Raises:
+        SettingError: one message that names every variable that cannot be used.
+    """
+    values, problems = _read_environment(os.environ)
+    values = _merge(values, overrides)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems += _describe(error)
+    if problems:
+        raise SettingError("; ".join(problems))
+    if "state_dir" not in settings.worker.model_fields_set:
+        worker = settings.worker.model_copy(update={"state_dir": settings.data_dir / "worker"})
+        settings = settings.model_copy(update={"worker": worker})
+    return settings
+
+
+def _merge(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for name, value in overrides.items():
+        if isinstance(value, Mapping):
+            merged[name] = _merge(merged.get(name, {}), value)
+        elif value is not None:
+            merged[name] = value
+    return merged
+
+
+def _read_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values found, nested as the models are, and what is wrong with their sources."""
+    values: dict[str, Any] = {}
+    problems = list(_misspelt(environ))
+    for variable in variables():
+        try:
+            value = _read(variable, environ)
+        except SettingError as error:
+            problems.append(str(error))
+            continue
+        if value is not None:
+            *groups, name = variable.path
+            target = values
+            for group in groups:
+                target = target.setdefault(group, {})
+            target[name] = value
+    return values, problems
+
+
+def _read(variable: Variable, environ: Mapping[str, str]) -> str | None:
+    # Empty is unset: `KENNEL_X=` is how an environment file says "none".
+    value = environ.get(variable.env) or None
+    if not variable.is_secret:
+        return value
+    file = environ.get(variable.file_env) or None
+    if value is not None and file is not None:
+        raise SettingError(f"{variable.env} and {variable.file_env} are both set: keep one")
+    credentials = environ.get("CREDENTIALS_DIRECTORY") or None
+    if file is not None:
+        # What the service manager hands over is guarded by its folder, not by the file's mode.
+        is_guarded = credentials is not None and Path(file).is_relative_to(credentials)
+        return read_secret(Path(file), named_by=variable.file_env, is_guarded=is_guarded)
+    if value is None and credentials is not None:
+        credential = Path(credentials, variable.credential)
+        if credential.exists():
+            named_by = f"credential {variable.credential}"
+            return read_secret(credential, named_by=named_by, is_guarded=True)
+    return value
+
+
+def _misspelt(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each variable that is nearly one of ours.
+
+    A setting that is silently ignored is worse than a refusal; but a variable that only shares
+    the prefix may be someone else's (Kubernetes makes KENNEL_PORT=tcp://… for a service "kennel").
+    """
+    known = {v.env for v in variables()} | {v.file_env for v in variables() if v.is_secret}
+    groups = {name for name in known if "__" in name}
+    prefixes = tuple({name.split("__")[0] + "__" for name in groups})
+    for name in sorted(environ.keys() - known):
+        if not name.startswith("KENNEL_") or name.startswith(_TEST_PREFIX):
+            continue
+        if "://" in environ[name] and not name.endswith("_URL"):
+            continue
+        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.9)
+        if near:
+            yield f"{name} is no setting: did you mean {near[0]}?"
+        elif name.startswith(prefixes):
+            yield f"{name} is no setting of this version"
+
+
+def _describe(error: ValidationError) -> Iterator[str]:
+    by_path = {variable.path: variable for variable in variables()}
+    for wrong in error.errors(include_url=False, include_context=False):
+        path = tuple(str(part) for part in wrong["loc"])
+        message = wrong["msg"].removeprefix("Value error, ")
+        variable = by_path.get(path[:2]) or by_path.get(path[:1])
+        if variable is None and wrong["type"] == "value_error":
+            # A rule over several settings; its sentence names them itself.
+            yield message
+        elif variable is None:
+            yield f"{'.'.join(path)}: {message}"
+        elif variable.is_secret:
+            yield f"{variable.env}: {message}"
+        else:
+            yield f"{variable.env}: {message}, got {str(wrong['input'])[:80]!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceManager:
+    """What the service manager told this process at its start."""
+
+    #: Socket that takes notifications; a leading "@" means an abstract one.
+    notify_socket: str | None
+    #: Longest time between two signs of life, seconds; None: no watchdog.
+    watchdog_s: float | None
+
+
+def read_service_manager() -> ServiceManager:
+    """Read what systemd passes by the environment; nothing of it is a setting of ours."""
+    usec = os.environ.get("WATCHDOG_USEC", "")
+    is_ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    watches = is_ours and usec.isascii() and usec.isdigit() and int(usec) > 0
+    return ServiceManager(
+        notify_socket=os.environ.get("NOTIFY_SOCKET") or None,
+        watchdog_s=int(usec) / 1_000_000 if watches else None,
+    )
