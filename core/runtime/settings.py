@@ -7,21 +7,16 @@ files and credentials, and turns whatever is wrong into one `SettingError`.
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -29,91 +24,28 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
 from core.domain.errors import SettingError
 from core.domain.states import ActiveJobPolicy
-from core.runtime.secretfiles import read_secret
-
-KIB, MIB, GIB = 2**10, 2**20, 2**30
-DAY_S = 86_400.0
-
-#: Variables of the test suite; never read here, never refused.
-_TEST_PREFIX = "KENNEL_TEST_"
-
-
-def _database_url(value: SecretStr) -> SecretStr:
-    # The URL holds a password: no part of it is repeated.
-    try:
-        url = urlsplit(value.get_secret_value())
-        url.port  # noqa: B018 - reading it checks it
-    except ValueError:
-        raise ValueError("must be a URL like postgresql://user:password@host:5432/name") from None
-    if url.scheme not in ("postgresql", "postgres"):
-        raise ValueError("must start with postgresql:// or postgres://")
-    return value
-
-
-def _http_url(value: str) -> str:
-    try:
-        url = urlsplit(value)
-        url.port  # noqa: B018 - reading it checks it
-    except ValueError:
-        raise ValueError("must be a URL like https://host:8000") from None
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("must start with http:// or https:// and name a host")
-    if url.username is not None or url.query or url.fragment:
-        raise ValueError("must hold no user, password, query or fragment")
-    return value.rstrip("/")
-
-
-def _timezone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        raise ValueError("must be an IANA time zone like Asia/Shanghai or UTC") from None
-    return value
-
-
-def _absolute(value: Path) -> Path:
-    try:
-        return value.expanduser().absolute()
-    except RuntimeError:
-        raise ValueError("must be a path whose home folder exists") from None
-
-
-def _key_material(value: SecretStr) -> SecretStr:
-    keys = [key.strip() for key in value.get_secret_value().split(",")]
-    if min(map(len, keys)) < 32:
-        raise ValueError("must be one or more keys of at least 32 characters, comma between")
-    return value
-
-
-def _printable(value: SecretStr, *, least: int) -> SecretStr:
-    text = value.get_secret_value()
-    # What else would not survive a header.
-    if not (least <= len(text) <= 200 and all("!" <= character <= "~" for character in text)):
-        raise ValueError(f"must be {least} to 200 printable ASCII characters without spaces")
-    return value
-
-
-def _comma_list(value: object) -> object:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-KeyMaterial = Annotated[SecretStr, AfterValidator(_key_material)]
-LongSecret = Annotated[SecretStr, AfterValidator(lambda value: _printable(value, least=32))]
-Token = Annotated[SecretStr, AfterValidator(lambda value: _printable(value, least=8))]
-Timezone = Annotated[str, AfterValidator(_timezone)]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/@-]{0,63}$")]
-Labels = Annotated[tuple[Label, ...], BeforeValidator(_comma_list), Field(max_length=50)]
-Span = Annotated[float, Field(gt=0, le=30 * DAY_S)]
-Size = Annotated[ByteSize, Field(ge=KIB, le=2**50)]
+from core.runtime.environment import Variable, describe, read_environment, variables_of
+from core.runtime.settingtypes import (
+    DAY_S,
+    GIB,
+    MIB,
+    AbsolutePath,
+    DatabaseUrl,
+    HttpUrl,
+    KeyMaterial,
+    Label,
+    Labels,
+    LongSecret,
+    Size,
+    Span,
+    Timezone,
+    Token,
+    absolute,
+    is_loopback,
+)
 
 
 def _host_name() -> str:
@@ -131,7 +63,7 @@ def _default_data_dir() -> Path:
     # The XDG rules: a relative path there is invalid and is ignored.
     base = Path(state_home) if state_home.startswith("/") else Path("~/.local/state")
     try:
-        return _absolute(base / "kennel")
+        return absolute(base / "kennel")
     except ValueError:
         raise SettingError("KENNEL_DATA_DIR must be set: this user has no home folder") from None
 
@@ -374,15 +306,18 @@ class Settings(Group):
             )
         return self
 
-
-def is_loopback(host: str) -> bool:
-    """Tell whether *host* can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    def secrets(self) -> Iterator[str]:
+        """Yield every secret, the passwords inside URLs too, so that logs can blank them."""
+        for variable in VARIABLES:
+            value: Any = self
+            for name in variable.path:
+                value = getattr(value, name)
+            if isinstance(value, SecretStr):
+                yield value.get_secret_value()
+        for url in (self.database_url, self.listen_database_url):
+            password = urlsplit(url.get_secret_value()).password if url else None
+            if password:
+                yield from (password, unquote(password))
 
 
 def _ordered(group: str, values: BaseModel, less: str, more: str, *, strictly: bool = True) -> None:
@@ -396,42 +331,8 @@ def _ordered(group: str, values: BaseModel, less: str, more: str, *, strictly: b
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One setting as the environment names it."""
-
-    env: str
-    #: Where its value is: `("worker", "slots")`.
-    path: tuple[str, ...]
-    field: FieldInfo
-
-    @property
-    def is_secret(self) -> bool:
-        """Never shown; also read from `<env>_FILE` and from a credential."""
-        found = [self.field.annotation, *get_args(self.field.annotation)]
-        return any(SecretStr in (kind, *get_args(kind)) for kind in found)
-
-    @property
-    def file_env(self) -> str:
-        """The variable that names a file with the secret."""
-        return f"{self.env}_FILE"
-
-    @property
-    def credential(self) -> str:
-        """File name in `$CREDENTIALS_DIRECTORY`."""
-        return f"kennel_{self.path[-1]}"
-
-
-def variables() -> Iterator[Variable]:
-    """Yield every setting, in the order of the models."""
-    for name, field in Settings.model_fields.items():
-        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Group)):
-            yield Variable(f"KENNEL_{name.upper()}", (name,), field)
-            continue
-        # What every user of the command line types has the short name.
-        prefix = "KENNEL_" if name == "client" else f"KENNEL_{name.upper()}__"
-        for inner, inner_field in field.annotation.model_fields.items():
-            yield Variable(f"{prefix}{inner.upper()}", (name, inner), inner_field)
+#: Every setting, in the order of the models.
+VARIABLES: tuple[Variable, ...] = tuple(variables_of(Settings))
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -440,12 +341,12 @@ def load_settings(**overrides: Any) -> Settings:
     Raises:
         SettingError: one message that names every variable that cannot be used.
     """
-    values, problems = _read_environment(os.environ)
+    values, problems = read_environment(VARIABLES, os.environ)
     values = _merge(values, overrides)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        problems += _describe(error)
+        problems += describe(VARIABLES, error)
     if problems:
         raise SettingError("; ".join(problems))
     if "state_dir" not in settings.worker.model_fields_set:
@@ -464,84 +365,6 @@ def _merge(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _read_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the values found, nested as the models are, and what is wrong with their sources."""
-    values: dict[str, Any] = {}
-    problems = list(_misspelt(environ))
-    for variable in variables():
-        try:
-            value = _read(variable, environ)
-        except SettingError as error:
-            problems.append(str(error))
-            continue
-        if value is not None:
-            *groups, name = variable.path
-            target = values
-            for group in groups:
-                target = target.setdefault(group, {})
-            target[name] = value
-    return values, problems
-
-
-def _read(variable: Variable, environ: Mapping[str, str]) -> str | None:
-    # Empty is unset: `KENNEL_X=` is how an environment file says "none".
-    value = environ.get(variable.env) or None
-    if not variable.is_secret:
-        return value
-    file = environ.get(variable.file_env) or None
-    if value is not None and file is not None:
-        raise SettingError(f"{variable.env} and {variable.file_env} are both set: keep one")
-    credentials = environ.get("CREDENTIALS_DIRECTORY") or None
-    if file is not None:
-        # What the service manager hands over is guarded by its folder, not by the file's mode.
-        is_guarded = credentials is not None and Path(file).is_relative_to(credentials)
-        return read_secret(Path(file), named_by=variable.file_env, is_guarded=is_guarded)
-    if value is None and credentials is not None:
-        credential = Path(credentials, variable.credential)
-        if credential.exists():
-            named_by = f"credential {variable.credential}"
-            return read_secret(credential, named_by=named_by, is_guarded=True)
-    return value
-
-
-def _misspelt(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each variable that is nearly one of ours.
-
-    A setting that is silently ignored is worse than a refusal; but a variable that only shares
-    the prefix may be someone else's (Kubernetes makes KENNEL_PORT=tcp://… for a service "kennel").
-    """
-    known = {v.env for v in variables()} | {v.file_env for v in variables() if v.is_secret}
-    groups = {name for name in known if "__" in name}
-    prefixes = tuple({name.split("__")[0] + "__" for name in groups})
-    for name in sorted(environ.keys() - known):
-        if not name.startswith("KENNEL_") or name.startswith(_TEST_PREFIX):
-            continue
-        if "://" in environ[name] and not name.endswith("_URL"):
-            continue
-        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.9)
-        if near:
-            yield f"{name} is no setting: did you mean {near[0]}?"
-        elif name.startswith(prefixes):
-            yield f"{name} is no setting of this version"
-
-
-def _describe(error: ValidationError) -> Iterator[str]:
-    by_path = {variable.path: variable for variable in variables()}
-    for wrong in error.errors(include_url=False, include_context=False):
-        path = tuple(str(part) for part in wrong["loc"])
-        message = wrong["msg"].removeprefix("Value error, ")
-        variable = by_path.get(path[:2]) or by_path.get(path[:1])
-        if variable is None and wrong["type"] == "value_error":
-            # A rule over several settings; its sentence names them itself.
-            yield message
-        elif variable is None:
-            yield f"{'.'.join(path)}: {message}"
-        elif variable.is_secret:
-            yield f"{variable.env}: {message}"
-        else:
-            yield f"{variable.env}: {message}, got {str(wrong['input'])[:80]!r}"
-
-
 @dataclass(frozen=True, slots=True)
 class ServiceManager:
     """What the service manager told this process at its start."""
@@ -550,6 +373,8 @@ class ServiceManager:
     notify_socket: str | None
     #: Longest time between two signs of life, seconds; None: no watchdog.
     watchdog_s: float | None
+    #: Device and inode of the stream the journal reads, `dev:inode`.
+    journal_stream: str | None
 
 
 def read_service_manager() -> ServiceManager:
@@ -560,4 +385,5 @@ def read_service_manager() -> ServiceManager:
     return ServiceManager(
         notify_socket=os.environ.get("NOTIFY_SOCKET") or None,
         watchdog_s=int(usec) / 1_000_000 if watches else None,
+        journal_stream=os.environ.get("JOURNAL_STREAM") or None,
     )

@@ -1,0 +1,129 @@
+"""What must not be read in a log: secrets by their key, by their form and by their value.
+
+Owns the rules and the walk through a log event; `logs` puts it at the end of its processors, so
+that nothing, exception texts included, passes by it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime
+from enum import Enum
+from typing import Any
+
+HIDDEN = "[redacted]"
+
+_SECRET_KEY = re.compile(
+    r"token|passw|passphrase|secret|credential|authorization|cookie|private_?key|api_?key"
+)
+#: Of these a number is a count or an id (`token_id`, `tokens_pruned`), not the secret.
+_NUMBERS_ARE_HARMLESS = re.compile(r"token|credential")
+
+# Every repetition is bounded, so that a hostile text costs linear time.
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
+    # Our own tokens, wherever they stand.
+    (re.compile(r"kn[a-z]_[A-Za-z0-9_-]{20,}"), HIDDEN),
+    (
+        re.compile(
+            r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.{0,20000}?(?:-----END[^\n]*|\Z)", re.DOTALL
+        ),
+        HIDDEN,
+    ),
+    # scheme://user:password@host; also with "/" in a password that nobody quoted.
+    (re.compile(r"(://)[^\s/?#]{1,1024}@"), rf"\1{HIDDEN}@"),
+    (
+        re.compile(r"(://)[^\s/?#:@\[]{0,256}:(?!\d{1,5}(?:[/?#\s]|$))[^\s@]{1,512}@"),
+        rf"\1{HIDDEN}@",
+    ),
+    (
+        re.compile(
+            r"([?&;][\w.-]{0,64}(?:token|passw(?:or)?d|secret|signature|api_?key)=)[^&\s#\"']{1,2048}",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (
+        re.compile(
+            r"((?:authorization|cookie)[\"']?\s{0,8}[:=]\s{0,8}[\"']?)(?:(?:token|bearer|basic)\s+)?"
+            r"[^\s\"',}]{1,2048}",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"(\bbearer\s{1,8})[A-Za-z0-9._~+/=-]{8,2048}", re.IGNORECASE), rf"\1{HIDDEN}"),
+)
+
+_DEEPEST = 8
+_MOST_ITEMS = 500
+_LONGEST = 32 * 1024
+
+
+class Redactor:
+    """Turns any value into plain JSON without secrets. *secrets*: values known beforehand."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        # Short ones would blank innocent text; the longest first, for one may hold another.
+        known = sorted({secret for secret in secrets if len(secret) >= 6}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+
+    def event(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a log event's fields as plain JSON."""
+        return {self._key(name): self._field(name, value, 0) for name, value in fields.items()}
+
+    def text(self, text: str) -> str:
+        """Return *text* without secrets, as valid UTF-8, cut to a sane length."""
+        if self._known is not None:
+            text = self._known.sub(HIDDEN, text)
+        for pattern, replacement in _RULES:
+            text = pattern.sub(replacement, text)
+        if len(text) > _LONGEST:
+            text = text[:_LONGEST] + "… (cut)"
+        # A lone surrogate (an undecodable file name) is no UTF-8 and would break the line.
+        return text.encode("utf-8", "backslashreplace").decode()
+
+    def _key(self, name: object) -> str:
+        return name if isinstance(name, str) and name.isidentifier() else self.text(str(name))
+
+    def _field(self, name: object, value: Any, depth: int) -> Any:
+        normal = str(name).lower().replace("-", "_")
+        if not _SECRET_KEY.search(normal) or value is None or isinstance(value, bool):
+            return self._plain(value, depth)
+        if isinstance(value, int | float) and _NUMBERS_ARE_HARMLESS.search(normal):
+            return self._plain(value, depth)
+        return HIDDEN
+
+    def _plain(self, value: Any, depth: int) -> Any:
+        if isinstance(value, Enum):
+            value = value.value
+        if value is None or isinstance(value, bool | float):
+            return value
+        if isinstance(value, int):
+            # What does not fit 64 bits is no JSON number for our serialiser.
+            return value if -(2**63) <= value < 2**63 else str(value)
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, bytes | bytearray):
+            return self.text(bytes(value[:_LONGEST]).decode("utf-8", "backslashreplace"))
+        if isinstance(value, date | datetime):
+            return value.isoformat()
+        return self._composite(value, depth)
+
+    def _composite(self, value: Any, depth: int) -> Any:
+        if isinstance(value, Mapping) and depth < _DEEPEST:
+            items = list(value.items())[:_MOST_ITEMS]
+            return {self._key(name): self._field(name, inner, depth + 1) for name, inner in items}
+        if isinstance(value, list | tuple | AbstractSet) and depth < _DEEPEST:
+            return [self._plain(inner, depth + 1) for inner in list(value)[:_MOST_ITEMS]]
+        return self.text(_shown(value))
+
+
+def _shown(value: object) -> str:
+    try:
+        # An exception's repr hides its text's line breaks; its text is what a reader wants.
+        return (
+            f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
+        )
+    except Exception as error:  # noqa: BLE001 - any __str__ may fail; a log line must not
+        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
