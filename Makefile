@@ -1,7 +1,7 @@
 # Each target does all its set-up by itself, from a bare clone on. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check format docs clean
 
 # Two processes suit two cores; a file stays in one process, so that its database serves all its tests.
 TEST_OPTIONS ?= -n 2 --dist loadfile
@@ -24,6 +24,9 @@ check: setup ## Check without running: format, lint, types, imports, migrations,
 
 format: setup ## Format the code and mend what the linter can mend
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+docs: setup ## Renew the generated parts of the documents
+	@.venv/bin/python scripts/generate_docs.py --write
 
 clean: ## Remove .venv, caches and builds
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

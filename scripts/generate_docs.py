@@ -1,0 +1,101 @@
+"""Write the generated parts of the documents: what the code holds as data is not typed twice.
+
+A generated part stands between `<!-- generated: NAME … -->` and `<!-- end -->`. With `--write` all
+are renewed; without, the stale ones are named and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from core.domain.codes import TEXTS, ResultCode
+from core.domain.outcomes import CODE_OF_REASON, REPORTABLE, RETRYABLE, Reason
+from core.domain.states import STARTED_PHASES, STATE_OF_PHASE, TRANSITIONS, JobPhase
+
+DOCS = Path(__file__).parent.parent / "docs"
+BLOCK = re.compile(
+    r"(?P<open><!-- generated: (?P<name>[\w-]+)[^\n]*-->\n).*?(?P<close><!-- end -->)", re.DOTALL
+)
+
+
+def job_phases() -> Iterator[str]:
+    """Yield the diagram of a job's phases and the table of what they are on the wire."""
+    yield "```mermaid"
+    yield "stateDiagram-v2"
+    yield f"  [*] --> {JobPhase.WAITING}"
+    for phase in JobPhase:
+        for following in JobPhase:
+            if following in TRANSITIONS[phase]:
+                yield f"  {phase} --> {following}"
+        if not TRANSITIONS[phase]:
+            yield f"  {phase} --> [*]"
+    yield "```"
+    yield ""
+    yield "| phase | `state` on the wire | holds the project |"
+    yield "|---|---|---|"
+    for phase in JobPhase:
+        state = STATE_OF_PHASE[phase]
+        holds = "yes" if phase in STARTED_PHASES else "no"
+        yield f"| `{phase}` | {state:d} {state.name.lower()} | {holds} |"
+
+
+def result_codes() -> Iterator[str]:
+    """Yield the table of result codes with both texts."""
+    used = {int(code) for code in ResultCode}
+    yield "| code | used | text | in English |"
+    yield "|---|---|---|---|"
+    for code, (chinese, english) in sorted(TEXTS.items()):
+        yield f"| {code} | {'●' if code in used else ''} | {chinese} | {english} |"
+
+
+def reasons() -> Iterator[str]:
+    """Yield the table of reasons: their code, whose word it is, whether the task is tried again."""
+    yield "| reason | result code | said by | tried again |"
+    yield "|---|---|---|---|"
+    for reason in Reason:
+        code = CODE_OF_REASON[reason]
+        speaker = "worker" if reason in REPORTABLE else "server"
+        again = "yes" if reason in RETRYABLE else "no"
+        yield f"| `{reason}` | {code:d} {TEXTS[code][1]} | {speaker} | {again} |"
+
+
+GENERATORS: Mapping[str, Callable[[], Iterator[str]]] = {
+    "job-phases": job_phases,
+    "reasons": reasons,
+    "result-codes": result_codes,
+}
+
+
+def renewed(text: str) -> str:
+    """Return *text* with every generated part as it should be."""
+
+    def renew(match: re.Match[str]) -> str:
+        lines = "\n".join(GENERATORS[match["name"]]())
+        return f"{match['open']}\n{lines}\n\n{match['close']}"
+
+    return BLOCK.sub(renew, text)
+
+
+def stale_documents() -> dict[Path, str]:
+    """Return the documents whose generated parts are out of date, with their right text."""
+    documents = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
+    return {path: new for path, old in documents.items() if (new := renewed(old)) != old}
+
+
+def main() -> int:
+    """Write or check, as the command line says."""
+    stale = stale_documents()
+    for path, text in stale.items():
+        if "--write" in sys.argv[1:]:
+            path.write_text(text, "utf-8")
+            print(f"written: docs/{path.relative_to(DOCS)}")
+        else:
+            print(f"stale: docs/{path.relative_to(DOCS)} (make docs renews it)")
+    return 1 if stale and "--write" not in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
