@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from core.store.pool import (
+    Database,
+    DatabaseUnavailable,
+    create_pool,
+    is_connection_lost,
+    is_expected,
+    retrying,
+)
+
+
+async def test_json_goes_in_and_comes_out_as_python_values(db: Database) -> None:
+    value = {"名": ["é", 1, None, True, 1.5], "nested": {"a": []}}
+
+    assert await db.fetchval("SELECT $1::jsonb", value) == value
+    assert await db.fetchval("SELECT $1::json", value) == value
+
+
+async def test_an_error_rolls_the_transaction_back(db: Database) -> None:
+    await db.execute("CREATE TABLE notes (n int)")
+
+    async def break_off() -> None:
+        async with db.transaction() as connection:
+            await connection.execute("INSERT INTO notes VALUES (1)")
+            await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await break_off()
+
+    assert await db.fetchval("SELECT count(*) FROM notes") == 0
+
+
+async def test_copy_writes_rows(db: Database) -> None:
+    await db.execute("CREATE TABLE notes (n int, words text)")
+
+    async with db.transaction() as connection:
+        await connection.copy("notes", columns=["n", "words"], rows=[(1, "a"), (2, None)])
+        await connection.executemany("INSERT INTO notes VALUES ($1, $2)", [(3, "c"), (4, "d")])
+
+    assert [tuple(row) for row in await db.fetch("SELECT * FROM notes ORDER BY n")] == [
+        (1, "a"),
+        (2, None),
+        (3, "c"),
+        (4, "d"),
+    ]
+
+
+async def test_limits_reach_the_server(database_url: str) -> None:
+    async with await create_pool(
+        database_url,
+        size=1,
+        application_name="kennel-limits",
+        statement_timeout_s=1.5,
+        lock_timeout_s=2,
+        idle_in_transaction_timeout_s=3,
+    ) as db:
+        shown = {
+            name: await db.fetchval(f"SHOW {name}")
+            for name in (
+                "application_name",
+                "statement_timeout",
+                "lock_timeout",
+                "idle_in_transaction_session_timeout",
+            )
+        }
+
+    assert list(shown.values()) == ["kennel-limits", "1500ms", "2s", "3s"]
+
+
+async def test_behind_a_pooler_nothing_is_prepared_by_name_and_no_limit_is_sent(
+    database_url: str,
+) -> None:
+    async with await create_pool(
+        database_url, size=1, application_name="kennel-pooled", statement_cache=False
+    ) as db:
+        for _ in range(2):
+            assert await db.fetchval("SELECT $1::int + 1", 1) == 2
+
+        assert (
+            await db.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
+        )
+        assert await db.fetchval("SHOW statement_timeout") == "0"
+
+
+async def test_giving_a_connection_back_sends_nothing(db: Database) -> None:
+    async with db.connection() as connection:
+        # What a reset would undo; pooled connections promise not to do it (see test_queries).
+        await connection.execute("SET search_path TO pg_catalog")
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+
+    async with db.connection() as connection:
+        assert await connection.fetchval("SELECT pg_backend_pid()") == pid
+        assert await connection.fetchval("SHOW search_path") == "pg_catalog"
+
+
+async def test_waiting_for_a_connection_ends(database_url: str) -> None:
+    async with (
+        await create_pool(
+            database_url, size=1, application_name="kennel-test", acquire_timeout_s=0.05
+        ) as db,
+        db.connection(),
+    ):
+        with pytest.raises(DatabaseUnavailable, match="no database connection came free"):
+            await db.fetchval("SELECT 1")
+
+
+async def test_a_database_that_never_answers_is_given_up_in_time(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailable, match="cannot connect"):
+        await create_pool(
+            f"postgresql://kennel:x@/kennel?host={tmp_path}&port=5432",
+            size=1,
+            application_name="kennel-test",
+            connect_deadline_s=0.3,
+        )
+
+
+async def test_a_wrong_password_is_not_tried_again(database_url: str) -> None:
+    name, _, rest = database_url.partition("@")
+
+    with pytest.raises(DatabaseUnavailable, match="password authentication failed"):
+        async with asyncio.timeout(20):
+            await create_pool(
+                f"{name}wrong@{rest}",
+                size=1,
+                application_name="kennel-test",
+                connect_deadline_s=600,
+            )
+
+
+async def test_the_pool_survives_the_loss_of_its_connections(
+    db: Database, database_url: str
+) -> None:
+    pid = await db.fetchval("SELECT pg_backend_pid()")
+    other = await asyncpg.connect(database_url)
+    await other.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+    await other.close()
+
+    assert await retrying(lambda: db.fetchval("SELECT 7")) == 7
+
+
+async def test_a_connection_lost_in_a_statement_is_told_apart(db: Database) -> None:
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)) as caught:
+        await db.execute("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(5)")
+
+    assert is_connection_lost(caught.value)
+    assert not is_expected(caught.value)
+
+
+async def test_a_deadlock_is_expected_and_tried_again(db: Database) -> None:
+    await db.execute("CREATE TABLE notes (id int PRIMARY KEY, n int)")
+    await db.execute("INSERT INTO notes VALUES (1, 0), (2, 0)")
+    both_hold_one = asyncio.Barrier(2)
+    seen: list[BaseException] = []
+
+    async def add(first: int, second: int) -> None:
+        async def once() -> None:
+            try:
+                async with db.transaction() as connection:
+                    await connection.execute("UPDATE notes SET n = n + 1 WHERE id = $1", first)
+                    if not seen:
+                        await both_hold_one.wait()
+                    await connection.execute("UPDATE notes SET n = n + 1 WHERE id = $1", second)
+            except asyncpg.PostgresError as error:
+                seen.append(error)
+                raise
+
+        await retrying(once)
+
+    await asyncio.gather(add(1, 2), add(2, 1))
+
+    assert seen
+    assert all(is_expected(error) for error in seen)
+    assert await db.fetchval("SELECT sum(n) FROM notes") == 4
+
+
+async def test_an_error_of_ours_is_not_tried_again(db: Database) -> None:
+    tries = 0
+
+    async def wrong() -> None:
+        nonlocal tries
+        tries += 1
+        await db.execute("SELECT nonsense")
+
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await retrying(wrong)
+
+    assert tries == 1
+
+
+async def test_retrying_ends(db: Database) -> None:
+    tries = 0
+
+    async def busy() -> None:
+        nonlocal tries
+        tries += 1
+        raise asyncpg.LockNotAvailableError("busy")
+
+    with pytest.raises(asyncpg.LockNotAvailableError):
+        await retrying(busy, attempts=3)
+
+    assert tries == 3
