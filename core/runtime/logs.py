@@ -27,7 +27,7 @@ _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return the logger of a module; safe to call at import, before `configure_logs`."""
-    return cast("FilteringBoundLogger", structlog.get_logger(logger=name))
+    return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
 def configure_logs(
@@ -56,7 +56,7 @@ def configure_logs(
             *(_json(stream) if is_json else _console(stream)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Lines(stream),
+        logger_factory=lambda *name: _Lines(stream, *name),
         # Loggers are made at import and used before and after a configuration.
         cache_logger_on_first_use=False,
     )
@@ -68,8 +68,9 @@ class _Lines:
 
     _lock = threading.Lock()
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], name: str = "") -> None:
         self._stream = stream
+        self.name = name
 
     def msg(self, line: str) -> None:
         with self._lock, contextlib.suppress(OSError, ValueError):
@@ -80,8 +81,9 @@ class _Lines:
 
 
 def _naming(service: str) -> Processor:
-    def name(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        event.setdefault("service", service)
+    def name(logger: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        event["logger"] = logger.name
         return event
 
     return name

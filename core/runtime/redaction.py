@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from enum import Enum
 from typing import Any
+
+from pydantic import BaseModel
 
 HIDDEN = "[redacted]"
 
@@ -52,6 +55,15 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         rf"\1{HIDDEN}",
     ),
+    # password='…' as reprs and configuration files have it.
+    (
+        re.compile(
+            r"((?:passw(?:or)?d|passphrase|secret|token|private_key)[\"']?\s{0,4}[=:]\s{0,4})"
+            r"(?:'[^']{1,2048}'|\"[^\"]{1,2048}\")",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
     (re.compile(r"(\bbearer\s{1,8})[A-Za-z0-9._~+/=-]{8,2048}", re.IGNORECASE), rf"\1{HIDDEN}"),
 )
 
@@ -65,7 +77,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         # Short ones would blank innocent text; the longest first, for one may hold another.
-        known = sorted({secret for secret in secrets if len(secret) >= 6}, key=len, reverse=True)
+        known = sorted({secret for secret in secrets if len(secret) >= 8}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def event(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,12 +123,24 @@ class Redactor:
         return self._composite(value, depth)
 
     def _composite(self, value: Any, depth: int) -> Any:
-        if isinstance(value, Mapping) and depth < _DEEPEST:
+        if isinstance(value, BaseModel) or (is_dataclass(value) and not isinstance(value, type)):
+            # Their own text would show every field, a password too.
+            value = _fields_of(value)
+        is_container = isinstance(value, Mapping | list | tuple | AbstractSet)
+        if is_container and depth >= _DEEPEST:
+            return "…"
+        if isinstance(value, Mapping):
             items = list(value.items())[:_MOST_ITEMS]
             return {self._key(name): self._field(name, inner, depth + 1) for name, inner in items}
-        if isinstance(value, list | tuple | AbstractSet) and depth < _DEEPEST:
+        if is_container:
             return [self._plain(inner, depth + 1) for inner in list(value)[:_MOST_ITEMS]]
         return self.text(_shown(value))
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    if isinstance(value, BaseModel):
+        return dict(value)
+    return {field.name: getattr(value, field.name, None) for field in fields(value)}
 
 
 def _shown(value: object) -> str:
