@@ -1,0 +1,83 @@
+-- Take running attempts from workers that are gone: requeue the tasks, or close what lost too many.
+WITH gone AS MATERIALIZED (
+    SELECT
+        l.attempt_id,
+        l.job_id
+    FROM task_leases AS l
+    WHERE
+        l.worker_id = ANY($1::bigint[])
+        AND l.started_at IS NOT NULL
+        AND ($2::bigint[] IS NULL OR l.attempt_id = ANY($2::bigint[]))
+),
+job AS MATERIALIZED (
+    SELECT j.id
+    FROM jobs AS j
+    WHERE j.id IN (SELECT gone.job_id FROM gone) AND j.phase IN ('preparing', 'queued', 'running')
+    ORDER BY j.id
+    FOR NO KEY UPDATE
+),
+lease AS (
+    DELETE FROM task_leases AS l
+    USING gone, job
+    WHERE
+        l.attempt_id = gone.attempt_id
+        AND l.job_id = job.id
+        AND l.started_at IS NOT NULL
+    RETURNING l.*, l.resets + 1 < $3 AS is_requeued
+),
+attempt AS (
+    INSERT INTO task_attempts (
+        task_id, attempt_id, job_id, worker_id, number, token_hash, outcome, reason,
+        offered_at, started_at
+    )
+    SELECT
+        lease.task_id, lease.attempt_id, lease.job_id, lease.worker_id, lease.number,
+        lease.token_hash, 'lost', 'worker_lost', lease.offered_at, lease.started_at
+    FROM lease
+),
+ready AS (
+    INSERT INTO task_ready (task_id, job_id, class_id, sort_key, failures, resets)
+    SELECT
+        lease.task_id, lease.job_id, lease.class_id, lease.sort_key, lease.failures,
+        lease.resets + 1
+    FROM lease
+    WHERE lease.is_requeued
+),
+outcome AS (
+    INSERT INTO task_outcomes (
+        task_id, job_id, outcome, reason, result_code, result_msg, attempt_id
+    )
+    SELECT lease.task_id, lease.job_id, 'lost', 'worker_lost', 200, $4, lease.attempt_id
+    FROM lease
+    WHERE NOT lease.is_requeued
+    RETURNING task_id, job_id
+),
+closed AS (
+    SELECT
+        outcome.job_id,
+        count(*) FILTER (WHERE t.kind = 'engine') AS engine_tasks
+    FROM outcome
+    INNER JOIN tasks AS t ON outcome.task_id = t.id
+    GROUP BY outcome.job_id
+),
+counted AS (
+    UPDATE jobs AS j
+    SET open_tasks = j.open_tasks - closed.engine_tasks
+    FROM closed
+    WHERE j.id = closed.job_id AND closed.engine_tasks > 0
+),
+written AS (
+    INSERT INTO events (kind, job_id, task_id, attempt_id, worker_id, detail)
+    SELECT
+        CASE WHEN lease.is_requeued THEN 'task.requeued' ELSE 'task.closed' END,
+        lease.job_id, lease.task_id, lease.attempt_id, lease.worker_id,
+        jsonb_build_object('outcome', 'lost', 'reason', 'worker_lost')
+    FROM lease
+)
+SELECT
+    lease.attempt_id,
+    lease.task_id,
+    lease.job_id,
+    lease.worker_id,
+    lease.is_requeued
+FROM lease

@@ -1,0 +1,17 @@
+-- Return to the queue, uncounted, what a worker was offered and has not started.
+WITH lease AS (
+    DELETE FROM task_leases AS l
+    WHERE l.worker_id = ANY($1::bigint[]) AND l.started_at IS NULL
+    RETURNING l.*
+),
+ready AS (
+    INSERT INTO task_ready (task_id, job_id, class_id, sort_key, failures, resets)
+    SELECT lease.task_id, lease.job_id, lease.class_id, lease.sort_key, lease.failures, lease.resets
+    FROM lease
+),
+written AS (
+    INSERT INTO events (kind, job_id, task_id, attempt_id, worker_id)
+    SELECT 'task.requeued', lease.job_id, lease.task_id, lease.attempt_id, lease.worker_id
+    FROM lease
+)
+SELECT lease.attempt_id FROM lease

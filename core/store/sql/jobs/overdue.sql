@@ -1,0 +1,20 @@
+-- Return jobs past their deadline, and whether some live worker could have taken each.
+SELECT
+    j.id AS job_id,
+    j.phase,
+    NOT EXISTS (
+        SELECT
+        FROM task_ready AS r
+        WHERE
+            r.job_id = j.id
+            AND NOT EXISTS (
+                SELECT
+                FROM worker_classes AS wc
+                INNER JOIN workers AS w ON wc.worker_id = w.id
+                WHERE wc.class_id = r.class_id AND w.lost_at IS NULL
+            )
+    ) AS has_fitting_workers
+FROM jobs AS j
+WHERE j.phase NOT IN ('closed', 'saving') AND j.expires_at < now()
+ORDER BY j.expires_at
+LIMIT $1

@@ -1,0 +1,47 @@
+-- Close what is left of the tasks of closed jobs: ready, pending, offered and running ones.
+WITH ready AS (
+    DELETE FROM task_ready AS r
+    USING jobs AS j
+    WHERE r.job_id = ANY($1::bigint[]) AND j.id = r.job_id AND j.phase = 'closed'
+    RETURNING r.task_id, r.job_id
+),
+pending AS (
+    DELETE FROM task_pending AS p
+    USING jobs AS j
+    WHERE p.job_id = ANY($1::bigint[]) AND j.id = p.job_id AND j.phase = 'closed'
+    RETURNING p.task_id, p.job_id
+),
+lease AS (
+    DELETE FROM task_leases AS l
+    USING jobs AS j
+    WHERE l.job_id = ANY($1::bigint[]) AND j.id = l.job_id AND j.phase = 'closed'
+    RETURNING l.*
+),
+attempt AS (
+    INSERT INTO task_attempts (
+        task_id, attempt_id, job_id, worker_id, number, token_hash, outcome, reason,
+        offered_at, started_at
+    )
+    SELECT
+        lease.task_id, lease.attempt_id, lease.job_id, lease.worker_id, lease.number,
+        lease.token_hash, 'cancelled', $2, lease.offered_at, lease.started_at
+    FROM lease
+),
+outcome AS (
+    INSERT INTO task_outcomes (task_id, job_id, outcome, reason, result_code, result_msg)
+    SELECT ended.task_id, ended.job_id, 'cancelled', $2, $3, $4
+    FROM (
+        SELECT ready.task_id, ready.job_id FROM ready
+        UNION ALL
+        SELECT pending.task_id, pending.job_id FROM pending
+        UNION ALL
+        SELECT lease.task_id, lease.job_id FROM lease
+    ) AS ended
+    RETURNING task_id, job_id
+),
+written AS (
+    INSERT INTO events (kind, job_id, task_id, detail)
+    SELECT 'task.closed', outcome.job_id, outcome.task_id, jsonb_build_object('reason', $2::text)
+    FROM outcome
+)
+SELECT DISTINCT lease.worker_id FROM lease

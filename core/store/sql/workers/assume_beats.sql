@@ -1,0 +1,6 @@
+-- After a crash of the database (beats are not logged) every worker counts as seen at its start.
+INSERT INTO worker_beats (worker_id, seen_at)
+SELECT w.id, greatest(pg_postmaster_start_time(), w.registered_at)
+FROM workers AS w
+WHERE w.lost_at IS NULL
+ON CONFLICT (worker_id) DO NOTHING

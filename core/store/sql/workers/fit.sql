@@ -1,0 +1,9 @@
+-- Write which capability classes a worker fits.
+WITH dropped AS (
+    DELETE FROM worker_classes AS wc
+    WHERE wc.worker_id = $1 AND NOT wc.class_id = ANY($2::integer[])
+)
+INSERT INTO worker_classes (worker_id, class_id)
+SELECT $1, c.class_id
+FROM unnest($2::integer[]) AS c (class_id)
+ON CONFLICT DO NOTHING

@@ -1,0 +1,159 @@
+"""Workers: who they are, what they can do, whether they live, what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from core.domain.ids import AttemptId, WorkerId
+from core.store.classes import capability, match_worker
+from core.store.pool import retrying
+from core.store.queries import query
+from core.store.reaping import lose_attempts
+from core.store.store import Store, worker_topic
+
+_REGISTER = query("workers/register")
+_BEAT = query("workers/beat")
+_RELEASE = query("attempts/release")
+_BY_TOKEN = query("workers/by_token")
+_ADD_TOKEN = query("workers/add_token")
+_DIRECT = query("workers/direct")
+_LIST = query("workers/list")
+
+#: A rotated token stays valid this long, seconds: calls under way end well.
+TOKEN_GRACE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a worker says of itself."""
+
+    name: str
+    instance_hash: bytes
+    tags: Sequence[str]
+    #: Each a mapping with `name`, `version`, `module` and `languages`.
+    engines: Sequence[dict[str, Any]]
+    slots: int
+    isolation: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """Who a worker token belongs to."""
+
+    worker_id: WorkerId
+    name: str
+    #: `drain`, `pause` or None.
+    directive: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker as operators see it."""
+
+    id: WorkerId
+    name: str
+    tags: list[str]
+    engines: list[dict[str, Any]]
+    slots: int
+    isolation: str
+    version: str
+    state: Literal["live", "lost", "draining", "paused"]
+    registered_at: datetime
+    #: None: not since the database's last crash.
+    seen_at: datetime | None
+    attempt_ids: list[AttemptId]
+
+
+async def register(store: Store, registration: Registration, *, max_resets: int) -> WorkerId:
+    """Write a worker; who comes with a known instance key gets its old identity back.
+
+    What that identity still held is requeued: the process that held it is gone.
+    """
+
+    async def attempt() -> WorkerId:
+        async with store.db.transaction() as connection:
+            worker_id = WorkerId(
+                await connection.fetchval(
+                    _REGISTER,
+                    registration.name,
+                    registration.instance_hash,
+                    list(registration.tags),
+                    list(registration.engines),
+                    registration.slots,
+                    registration.isolation,
+                    registration.version,
+                )
+            )
+            await connection.execute(_BEAT, worker_id)
+            await match_worker(
+                connection,
+                worker_id,
+                capability(registration.engines, registration.tags, registration.isolation),
+            )
+            return worker_id
+
+    worker_id = await retrying(attempt)
+    released = await store.db.fetch(_RELEASE, [worker_id])
+    if released:
+        store.signals.publish("tasks")
+    await lose_attempts(store, [worker_id], max_resets=max_resets)
+    return worker_id
+
+
+async def by_token(store: Store, token_hash: bytes) -> WorkerIdentity | None:
+    """Return who a worker token belongs to; None: nobody, or it has expired."""
+    row = await store.db.fetchrow(_BY_TOKEN, token_hash)
+    if row is None:
+        return None
+    return WorkerIdentity(WorkerId(row["id"]), row["name"], row["directive"])
+
+
+async def add_token(store: Store, worker_id: WorkerId, token_hash: bytes, *, ttl_s: float) -> None:
+    """Give a worker a token valid for *ttl_s* seconds; its other ones end within a minute."""
+    await store.db.execute(_ADD_TOKEN, worker_id, token_hash, ttl_s, TOKEN_GRACE_S)
+
+
+async def direct(
+    store: Store, worker_id: WorkerId, directive: Literal["drain", "pause"] | None, *, by: str
+) -> bool:
+    """Ask a worker to drain or pause, or (None) to go on; False: there is no such worker."""
+    found = await store.db.fetchval(_DIRECT, worker_id, directive, by)
+    if found is None:
+        return False
+    # "tasks" as well: a resumed worker's parked claim must look again.
+    store.signals.publish(worker_topic(worker_id), "tasks")
+    return True
+
+
+async def list_workers(store: Store, *, limit: int = 1000) -> list[WorkerRow]:
+    """Return workers, live ones first, then by name."""
+    return [
+        WorkerRow(
+            id=WorkerId(row["id"]),
+            name=row["name"],
+            tags=row["tags"],
+            engines=row["engines"],
+            slots=row["slots"],
+            isolation=row["isolation"],
+            version=row["version"],
+            state=_state(row["lost_at"], row["directive"], is_draining=row["is_draining"]),
+            registered_at=row["registered_at"],
+            seen_at=row["seen_at"],
+            attempt_ids=[AttemptId(attempt_id) for attempt_id in row["attempt_ids"]],
+        )
+        for row in await store.db.fetch(_LIST, limit)
+    ]
+
+
+def _state(
+    lost_at: datetime | None, directive: str | None, *, is_draining: bool
+) -> Literal["live", "lost", "draining", "paused"]:
+    if lost_at is not None:
+        return "lost"
+    if is_draining or directive == "drain":
+        return "draining"
+    return "paused" if directive == "pause" else "live"
