@@ -100,8 +100,8 @@ def find_install(bin_dir: Path, uid: int | None) -> Install:
             continue
         major = _major(copied / "bin", uid)
         if major is not None:
-            return Install(copied / "bin", major, copy=copied)
-        shutil.rmtree(copied, ignore_errors=True)
+            return Install(copied / "bin", major, copy=copied.parents[1])
+        shutil.rmtree(copied.parents[1], ignore_errors=True)
     raise EmbeddedPostgresError(
         f"uid {uid} can run neither {bin_dir / 'postgres'} nor a copy of it below "
         f"{', '.join(_COPY_BASES)}: one of them must allow programs to be run"
@@ -109,31 +109,42 @@ def find_install(bin_dir: Path, uid: int | None) -> Install:
 
 
 def _major(bin_dir: Path, uid: int | None) -> int | None:
-    try:
-        done = subprocess.run(
-            [bin_dir / "postgres", "--version"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-            cwd="/",
-            env=ENVIRONMENT,
-            **identity(uid),
-        )
-    except OSError:
-        return None
-    found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
-    return int(found[1]) if done.returncode == 0 and found else None
+    """Return the major version, None when *uid* cannot run both programs."""
+    found = None
+    for program in ("initdb", "postgres"):
+        try:
+            done = subprocess.run(
+                [bin_dir / program, "--version"],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+                cwd="/",
+                env=ENVIRONMENT,
+                **identity(uid),
+            )
+        except OSError:
+            return None
+        found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
+        if done.returncode != 0 or found is None:
+            return None
+    return int(found[1]) if found else None
 
 
 def _copy(install: Path, base: Path) -> Path | None:
-    """Copy what a server needs; a hard link would need the same disk and share its modes."""
+    """Copy what a server needs into a new folder; return the copy of *install* there.
+
+    A wheel's libraries lie beside its package, and programs look for them at that distance.
+    """
     try:
-        target = Path(tempfile.mkdtemp(prefix="kennel-postgresql-", dir=base))
+        folder = Path(tempfile.mkdtemp(prefix="kennel-postgresql-", dir=base))
     except OSError:
         return None
+    package = install.parent
+    target = folder / package.name / install.name
+    libraries = package.with_name(f"{package.name}.libs")
     try:
-        (target / "bin").mkdir(mode=0o755)
+        (target / "bin").mkdir(parents=True)
         for program in ("initdb", "postgres"):
             shutil.copy(install / "bin" / program, target / "bin" / program)
         for tree in ("lib", "share"):
@@ -143,9 +154,11 @@ def _copy(install: Path, base: Path) -> Path | None:
                 symlinks=True,
                 ignore=shutil.ignore_patterns("*.a", "pkgconfig", "pgxs"),
             )
-        _open_for_reading(target)
+        if libraries.is_dir():
+            shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+        _open_for_reading(folder)
     except OSError:
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         return None
     return target
 
