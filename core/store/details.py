@@ -1,0 +1,209 @@
+"""One job as it is shown: what its rows say at one moment, before anything is worded for the wire.
+
+Reads only. The statements of one answer share a snapshot, so that a job that is closed never
+shows a task that is still running. Access follows from the ids asked for: a job of its project,
+a task of its organisation; everything else is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from core.domain.ids import AttemptId, JobId, OrgId, ProjectId, RepoId, ScanId, SchemeId, TaskId
+from core.domain.states import JobState, TaskState
+from core.store.queries import query
+from core.store.store import Store
+
+_JOB = query("details/job")
+_TASKS = query("details/tasks")
+_CO_JOBS = query("details/co_jobs")
+_JOB_IN_SCOPE = query("details/job_in_scope")
+_TASK_IN_SCOPE = query("details/task_in_scope")
+_ATTEMPT_BY_NUMBER = query("details/attempt_by_number")
+
+
+@dataclass(frozen=True, slots=True)
+class CoJob:
+    """Another open job of the project."""
+
+    id: JobId
+    scan_id: ScanId
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDetail:
+    """One engine's share of a job."""
+
+    id: TaskId
+    module: str
+    engine: str
+    state: TaskState
+    #: 0..100
+    progress_rate: int
+    result_code: int | None
+    result_msg: str | None
+    #: Why it did not succeed (`core.domain.outcomes.Reason`).
+    reason: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    #: Attempts so far, the present one included.
+    attempts: int
+    #: Name of the worker of the last attempt.
+    worker: str | None
+    #: The accepted result as the worker sent it.
+    result: Mapping[str, Any] | None
+    has_result: bool
+    has_log: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetail:
+    """A job with everything the detail shows."""
+
+    id: JobId
+    scan_id: ScanId
+    state: JobState
+    result_code: int | None
+    result_msg: str | None
+    is_incremental: bool
+    is_forced: bool
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    expires_at: datetime
+    task_num: int
+    open_tasks: int
+    remarks: str | None
+    remarked_by: str | None
+    created_from: str
+    creator: str
+    project_id: ProjectId
+    branch: str
+    repo_id: RepoId
+    scheme_id: SchemeId
+    scm_url: str
+    scan_type: int
+    full_reason: str | None
+    revision: str | None
+    base_revision: str | None
+    base_scan_id: ScanId | None
+    engines: Mapping[str, str]
+    code_line_num: int | None
+    comment_line_num: int | None
+    blank_line_num: int | None
+    total_line_num: int | None
+    #: The moment all this is of.
+    as_of: datetime
+    tasks: Sequence[TaskDetail]
+    co_jobs: Sequence[CoJob]
+
+    @property
+    def task_done(self) -> int:
+        """Tasks that are closed."""
+        return self.task_num - self.open_tasks
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds from create to start; to the end where it never started."""
+        until = self.started_at or self.ended_at or self.as_of
+        return max(0.0, (until - self.created_at).total_seconds())
+
+    @property
+    def execute_s(self) -> float | None:
+        """Seconds from start to end; None when it never started."""
+        if self.started_at is None:
+            return None
+        return max(0.0, ((self.ended_at or self.as_of) - self.started_at).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScope:
+    """A task somebody may see, and its attempts whose files can be asked for."""
+
+    task_id: TaskId
+    job_id: JobId
+    accepted_attempt_id: AttemptId | None
+    last_attempt_id: AttemptId | None
+
+
+async def detail(store: Store, project_id: ProjectId, job_id: JobId) -> JobDetail | None:
+    """Return a job of a project with its tasks; None when the project has no such job."""
+    async with (
+        store.db.connection() as connection,
+        connection.raw.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        job = await connection.fetchrow(_JOB, job_id, project_id)
+        if job is None:
+            return None
+        tasks = await connection.fetch(_TASKS, job_id)
+        co_jobs = await connection.fetch(_CO_JOBS, project_id, job_id)
+    values = dict(job)
+    return JobDetail(
+        **(values | {"state": JobState(values["state"])}),
+        tasks=[_task(task, values) for task in tasks],
+        co_jobs=[CoJob(row["id"], row["scan_id"], JobState(row["state"])) for row in co_jobs],
+    )
+
+
+async def project_of_job(store: Store, job_id: JobId, org_id: OrgId | None) -> ProjectId | None:
+    """Return the project of a job of the organisation (None: any); None when there is none."""
+    found: int | None = await store.db.fetchval(_JOB_IN_SCOPE, job_id, org_id)
+    return None if found is None else ProjectId(found)
+
+
+async def task_scope(store: Store, task_id: TaskId, org_id: OrgId | None) -> TaskScope | None:
+    """Return a task of the organisation (None: any); None when there is none."""
+    row = await store.db.fetchrow(_TASK_IN_SCOPE, task_id, org_id)
+    return None if row is None else TaskScope(**dict(row))
+
+
+async def attempt_by_number(store: Store, task_id: TaskId, number: int) -> AttemptId | None:
+    """Return a task's attempt by its number, counted from 1."""
+    found: int | None = await store.db.fetchval(_ATTEMPT_BY_NUMBER, task_id, number)
+    return None if found is None else AttemptId(found)
+
+
+def _task(row: Any, job: Mapping[str, Any]) -> TaskDetail:
+    state, code, message, ended_at = _ending(row, job)
+    return TaskDetail(
+        id=row["id"],
+        module=row["module"],
+        engine=row["engine"],
+        state=state,
+        progress_rate=_progress(state, row["files_done"], row["files_planned"]),
+        result_code=code,
+        result_msg=message,
+        reason=row["reason"],
+        started_at=row["started_at"],
+        ended_at=ended_at,
+        attempts=row["attempts"],
+        worker=row["worker"],
+        result=row["result"],
+        has_result=row["has_result"],
+        has_log=row["last_attempt_id"] is not None,
+    )
+
+
+def _ending(
+    row: Any, job: Mapping[str, Any]
+) -> tuple[TaskState, int | None, str | None, datetime | None]:
+    """Return a task's state and how it ended: by its outcome, else with its job."""
+    if row["outcome"] is not None:
+        return TaskState.CLOSED, row["result_code"], row["result_msg"], row["closed_at"]
+    if job["state"] == JobState.CLOSED:
+        return TaskState.CLOSED, job["result_code"], job["result_msg"], job["ended_at"]
+    if row["lease_started_at"] is not None:
+        return TaskState.RUNNING, None, None, None
+    return TaskState.WAITING, None, None, None
+
+
+def _progress(state: TaskState, done: int | None, planned: int | None) -> int:
+    if state is TaskState.CLOSED:
+        return 100
+    if state is TaskState.WAITING or not done or not planned:
+        return 0
+    return min(100, done * 100 // planned)
