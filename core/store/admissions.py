@@ -1,4 +1,4 @@
-"""From a waiting job to its engine tasks: admit, resolve, prepare, plan. Guarded by phase and lease.
+"""From a waiting job to its engine tasks: admit, resolve, prepare, plan; each step guarded.
 
 An admission is a lease of its own: a scheduler that dies while it asks a repository for the
 revision loses it, and another takes the job over.
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from core.domain.ids import JobId, ProjectId, RepoId, ScanId, TaskId, WorkerId
 from core.domain.outcomes import Outcome
@@ -129,7 +131,7 @@ async def load(store: Store, job_ids: Sequence[JobId]) -> list[JobPlan]:
     return [_job_plan(row) for row in await store.db.fetch(_ADMITTED, list(job_ids))]
 
 
-def _job_plan(row: Mapping[str, Any]) -> JobPlan:
+def _job_plan(row: asyncpg.Record) -> JobPlan:
     base = None
     if row["base_job_id"] is not None:
         base = Base(
