@@ -95,7 +95,8 @@ async def _run() -> None:
 
 
 if context.is_offline_mode():
-    _configure(dialect_name="postgresql", literal_binds=True)
+    # "named", or the dialect would double every percent sign.
+    _configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 else:

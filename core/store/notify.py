@@ -89,11 +89,13 @@ class Signals:
         application_name: str = "kennel-signals",
         gather_s: float = 0.02,
         probe_interval_s: float = 10.0,
+        probe_timeout_s: float = 10.0,
     ) -> None:
         self._dsn = dsn
         self._application_name = application_name
         self._gather_s = gather_s
         self._probe_interval_s = probe_interval_s
+        self._probe_timeout_s = probe_timeout_s
         self._origin = secrets.token_hex(8)
         self._waiters: dict[str, set[Subscription]] = {}
         self._pending: dict[str, None] = {}
@@ -254,7 +256,7 @@ class Signals:
         self._heard.clear()
         await self._send(orjson.dumps({"from": self._origin, "topics": []}).decode())
         try:
-            async with asyncio.timeout(_STATEMENT_TIMEOUT_S):
+            async with asyncio.timeout(self._probe_timeout_s):
                 await self._heard.wait()
         except TimeoutError:
             raise ConnectionResetError(

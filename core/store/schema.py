@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,10 @@ SCHEMA_GENERATION = 1
 
 #: The oldest revision this code works on. Revisions are four digits, in order.
 NEEDED_REVISION = "0001"
+
+
+#: Alembic's context is one for the whole process; other processes wait at a lock of the database.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 async def check_schema(db: Queryable) -> None:
@@ -106,7 +111,8 @@ def _run(verb: str, dsn: str | None, revision: str, output: io.StringIO | None =
     from alembic import command
 
     config = _config(dsn, output)
-    getattr(command, verb)(config, revision, sql=output is not None)
+    with _ONE_AT_A_TIME:
+        getattr(command, verb)(config, revision, sql=output is not None)
 
 
 def _config(dsn: str | None, output: io.StringIO | None = None) -> Config:
