@@ -1,0 +1,26 @@
+"""The routes: one file a resource, all of them listed here."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from api.operations import Operation
+
+#: In the order the OpenAPI document shows them.
+RESOURCES = (
+    "orgs",
+    "teams",
+    "health",
+    "docs",
+)
+
+
+def all_operations() -> list[Operation]:
+    """Return every operation of the api; each resource declares its own in `operations`."""
+    return [
+        operation
+        for resource in RESOURCES
+        for operation in importlib.import_module(f"api.routes.{resource}").operations.all
+    ]

@@ -1,0 +1,79 @@
+"""Organisations: an admin of all makes them, everyone else sees their own."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+from aiohttp import web
+
+from api.envelope import enveloped, wire_time
+from api.keys import STORE, ZONE
+from api.operations import ORGS, Operations, in_envelope, in_page
+from api.pagination import PageQuery, page
+from api.principals import Access
+from api.schemas.registry import OrgAnswer, OrgChange, OrgCreate
+from api.scope import org_scope, scoped_org
+from core.store import orgs
+from core.store.orgs import Org
+
+operations = Operations("organisations")
+
+
+@operations.post(
+    f"{ORGS}/",
+    summary="Create an organisation",
+    access=Access.OPERATOR,
+    body=OrgCreate,
+    answers={201: in_envelope(OrgAnswer)},
+)
+async def create_org(request: web.Request, body: OrgCreate) -> web.Response:
+    org = await orgs.create(
+        request.app[STORE], org_sid=body.org_sid, name=body.name or body.org_sid
+    )
+    return enveloped(_answer(org, request.app[ZONE]), status=201)
+
+
+@operations.get(
+    f"{ORGS}/",
+    summary="List the organisations the token sees",
+    access=Access.VIEWER,
+    query=PageQuery,
+    answers={200: in_page(OrgAnswer)},
+)
+async def list_orgs(request: web.Request, query: PageQuery) -> web.Response:
+    found = await orgs.list_orgs(
+        request.app[STORE], scope=org_scope(request), limit=query.limit, offset=query.offset
+    )
+    results = [_answer(org, request.app[ZONE]) for org in found.items]
+    return page(request, query, count=found.count, results=results)
+
+
+@operations.get(
+    f"{ORGS}/{{org_sid}}/",
+    summary="Show an organisation",
+    access=Access.VIEWER,
+    answers={200: in_envelope(OrgAnswer)},
+)
+async def show_org(request: web.Request) -> web.Response:
+    return enveloped(_answer(await scoped_org(request), request.app[ZONE]))
+
+
+@operations.put(
+    f"{ORGS}/{{org_sid}}/",
+    summary="Change an organisation's name",
+    access=Access.ADMIN,
+    body=OrgChange,
+    answers={200: in_envelope(OrgAnswer)},
+)
+async def change_org(request: web.Request, body: OrgChange) -> web.Response:
+    org = await scoped_org(request)
+    changed = await orgs.change(request.app[STORE], org.id, name=body.name)
+    return enveloped(_answer(changed, request.app[ZONE]))
+
+
+def _answer(org: Org, zone: ZoneInfo) -> OrgAnswer:
+    return {
+        "org_sid": org.org_sid,
+        "name": org.name,
+        "created_time": wire_time(org.created_at, zone),
+    }

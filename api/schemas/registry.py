@@ -1,0 +1,334 @@
+"""What the registry takes and answers: organisations, teams, repositories, schemes, projects."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import AfterValidator, BeforeValidator, Field
+from typing_extensions import TypedDict
+
+from api.pagination import PageQuery
+from api.schemas.common import (
+    Id,
+    Line,
+    RequestBody,
+    Text,
+    Word,
+    integral,
+    json_size,
+)
+from core.domain.states import ActiveJobPolicy, FailOn
+
+Channel = Annotated[Line, Field(min_length=1, max_length=32)]
+DisplayName = Annotated[Line, Field(min_length=1, max_length=128)]
+
+# --- organisations and teams --------------------------------------------------------------------
+
+
+class OrgCreate(RequestBody):
+    """`org_sid` is part of every path and never changes."""
+
+    org_sid: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    name: DisplayName | None = Field(default=None, description="Default: `org_sid`.")
+
+
+class OrgChange(RequestBody):
+    name: DisplayName | None = None
+
+
+class OrgAnswer(TypedDict):
+    org_sid: str
+    name: str
+    created_time: str
+
+
+class TeamCreate(RequestBody):
+    """`name` is part of paths."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
+    display_name: DisplayName | None = Field(default=None, description="Default: `name`.")
+
+
+class TeamAnswer(TypedDict):
+    name: str
+    display_name: str
+    org_sid: str
+    created_time: str
+
+
+# --- repositories -------------------------------------------------------------------------------
+
+Secret = Annotated[Text, Field(min_length=1, max_length=16384)]
+
+
+class ScmAuth(RequestBody):
+    """Credentials of a repository; stored sealed, never answered."""
+
+    scm_username: Annotated[Line, Field(max_length=256)] | None = None
+    scm_password: Secret | None = Field(default=None, description="Password or access token.")
+    private_key: Secret | None = Field(
+        default=None, description="Deploy key in PEM or OpenSSH form, for ssh."
+    )
+
+
+ScmUrl = Annotated[Text, Field(min_length=1, max_length=2000)]
+RepoName = Annotated[Line, Field(min_length=1, max_length=128)]
+
+
+class RepoCreate(RequestBody):
+    scm_url: ScmUrl
+    scm_type: Annotated[Line, Field(max_length=16, description="`git`; nothing else is served.")]
+    name: RepoName | None = Field(default=None, description="Default: last part of the URL.")
+    scm_auth: ScmAuth | None = None
+    created_from: Channel = "api"
+
+
+class RepoChange(RequestBody):
+    """What is absent stays; `scm_auth: null` takes the credentials away."""
+
+    scm_url: ScmUrl | None = None
+    name: RepoName | None = None
+    scm_auth: ScmAuth | None = None
+
+
+class RepoQuery(PageQuery):
+    scm_url: Text | None = None
+    scm_url_or_name: Text | None = Field(
+        default=None, description="Part of the address or of the name, in any case."
+    )
+
+
+class RepoAnswer(TypedDict):
+    id: int
+    name: str
+    scm_url: str
+    scm_type: str
+    branch_count: int
+    scheme_count: int
+    job_count: int
+    created_time: str
+    #: Creation of the last job; null before the first.
+    recent_active: str | None
+    created_from: str
+    creator: str
+
+
+# --- schemes ------------------------------------------------------------------------------------
+
+
+def _version_range(value: str) -> str:
+    try:
+        return str(SpecifierSet(value))
+    except InvalidSpecifier:
+        raise ValueError("must be a version range as in PEP 440, such as '>=4,<5'") from None
+
+
+def _glob(value: str) -> str:
+    if value.startswith("/") or ".." in value.split("/"):
+        raise ValueError("must be a pattern below the repository's root, without '..'")
+    return value
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Globs = Annotated[
+    list[Annotated[Line, Field(min_length=1, max_length=512), AfterValidator(_glob)]],
+    Field(max_length=1000),
+]
+Rules = Annotated[
+    list[Annotated[Line, Field(min_length=1, max_length=128)]], Field(max_length=5000)
+]
+
+
+class RuleChoice(RequestBody):
+    include: Rules = Field(default_factory=list)
+    exclude: Rules = Field(default_factory=list)
+
+
+class EngineChoice(RequestBody):
+    """An engine a scheme runs."""
+
+    name: Word
+    version: Annotated[str, Field(max_length=128), AfterValidator(_version_range)] = Field(
+        default="", description="PEP 440 range; empty: any."
+    )
+    config: Annotated[dict[str, Any], json_size(65536)] = Field(
+        default_factory=dict, description="The engine's own configuration."
+    )
+    rules: RuleChoice = RuleChoice()
+    time_limit: Annotated[int, Field(ge=1, le=604800), BeforeValidator(integral)] | None = Field(
+        default=None, description="Seconds; null: the scheme's limit."
+    )
+
+
+Engines = Annotated[
+    list[
+        Annotated[EngineChoice, BeforeValidator(_named, json_schema_input_type=str | EngineChoice)]
+    ],
+    Field(min_length=1, max_length=100),
+]
+
+
+class PathFilters(RequestBody):
+    inclusion: Globs = Field(default_factory=list)
+    exclusion: Globs = Field(default_factory=list)
+
+
+SchemeName = Annotated[Line, Field(min_length=1, max_length=128)]
+Description = Annotated[Text, Field(max_length=4000)]
+Languages = Annotated[list[Word], Field(max_length=100)]
+Minutes = Annotated[int, Field(ge=1, le=100_000), BeforeValidator(integral)]
+Priority = Annotated[int, Field(ge=-100, le=100), BeforeValidator(integral)]
+SchemeStatus = Annotated[
+    int, Field(ge=1, le=2, description="1 active, 2 disused."), BeforeValidator(integral)
+]
+Policy = Annotated[Literal["queue", "reject", "join"], AfterValidator(ActiveJobPolicy)]
+FailRule = Annotated[Literal["any_task", "all_tasks"], AfterValidator(FailOn)]
+
+
+class SchemeCreate(RequestBody):
+    """Which engines with which rules, on which paths, within which limits."""
+
+    name: SchemeName
+    description: Description = ""
+    languages: Languages = Field(default_factory=list)
+    tag: Word | None = Field(default=None, description="Only workers with this tag.")
+    default_flag: bool = False
+    job_runtime_limit: Minutes = Field(default=600, description="Minutes.")
+    status: SchemeStatus = 1
+    engines: Engines | None = Field(
+        default=None, description="Names or objects; null: `lines` and every engine that fits."
+    )
+    path_filters: PathFilters = PathFilters()
+    active_job_policy: Policy | None = Field(default=None, description="null: the server's.")
+    fail_on: FailRule = FailOn.ANY_TASK.value
+    partial_fails: bool = False
+    cancel_siblings: bool = False
+    allow_repo_config: bool = False
+    priority: Priority = 0
+
+
+class SchemeChange(RequestBody):
+    """What is absent stays."""
+
+    name: SchemeName | None = None
+    description: Description | None = None
+    languages: Languages | None = None
+    tag: Word | None = None
+    default_flag: bool | None = None
+    job_runtime_limit: Minutes | None = None
+    status: SchemeStatus | None = None
+    engines: Engines | None = None
+    path_filters: PathFilters | None = None
+    active_job_policy: Policy | None = None
+    fail_on: FailRule | None = None
+    partial_fails: bool | None = None
+    cancel_siblings: bool | None = None
+    allow_repo_config: bool | None = None
+    priority: Priority | None = None
+
+
+class SchemeQuery(PageQuery):
+    name: Text | None = Field(default=None, description="Part of the name, in any case.")
+    status: Annotated[int, Field(ge=1, le=2)] | None = None
+
+
+class RuleChoiceAnswer(TypedDict):
+    include: list[str]
+    exclude: list[str]
+
+
+class EngineChoiceAnswer(TypedDict):
+    name: str
+    version: str
+    config: dict[str, Any]
+    rules: RuleChoiceAnswer
+    time_limit: int | None
+
+
+class PathFiltersAnswer(TypedDict):
+    inclusion: list[str]
+    exclusion: list[str]
+
+
+class SchemeAnswer(TypedDict):
+    id: int
+    #: Id of its repository.
+    repo: int
+    name: str
+    description: str
+    languages: list[str]
+    tag: str | None
+    default_flag: bool
+    job_runtime_limit: int
+    status: int
+    engines: list[EngineChoiceAnswer] | None
+    path_filters: PathFiltersAnswer
+    active_job_policy: str | None
+    fail_on: str
+    partial_fails: bool
+    cancel_siblings: bool
+    allow_repo_config: bool
+    priority: int
+    created_time: str
+    modified_time: str
+
+
+# --- projects -----------------------------------------------------------------------------------
+
+ProjectStatus = Annotated[
+    int,
+    Field(ge=1, le=3, description="1 active, 2 inactive, 3 closed."),
+    BeforeValidator(integral),
+]
+
+
+class ProjectCreate(RequestBody):
+    branch: Annotated[Text, Field(min_length=1, max_length=255)]
+    scan_scheme_id: Id | None = Field(
+        default=None, description="Default: the repository's default scheme, made on first use."
+    )
+    scan_path: Annotated[Text, Field(max_length=1024)] = Field(
+        default="", description="Sub-folder; empty: the whole repository."
+    )
+    created_from: Channel = "api"
+
+
+class ProjectChange(RequestBody):
+    status: ProjectStatus | None = None
+
+
+class ProjectQuery(PageQuery):
+    branch: Text | None = None
+    scan_scheme: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    status: Annotated[int, Field(ge=1, le=3)] | None = None
+
+
+class ProjectRepo(TypedDict):
+    id: int
+    name: str
+    scm_url: str
+    scm_type: str
+
+
+class ProjectScheme(TypedDict):
+    id: int
+    name: str
+    languages: list[str]
+    default_flag: bool
+    status: int
+
+
+class ProjectAnswer(TypedDict):
+    id: int
+    branch: str
+    status: int
+    scan_path: str
+    created_from: str
+    repo: ProjectRepo
+    scan_scheme: ProjectScheme
+    creator: str
+    created_time: str

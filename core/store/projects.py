@@ -1,0 +1,140 @@
+"""Projects of a repository: registered, found, listed, closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from core.domain.errors import AlreadyExists, InvalidField, NotFound
+from core.domain.ids import OrgId, ProjectId, RepoId, SchemeId
+from core.domain.states import ActiveJobPolicy
+from core.store.pages import Page, page_of
+from core.store.queries import query
+from core.store.store import Store
+
+_CREATE = query("projects/create")
+_FIND = query("projects/find")
+_GET = query("projects/get")
+_LIST = query("projects/list")
+_CHANGE = query("projects/change")
+
+#: status on the wire
+ACTIVE, INACTIVE, CLOSED = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A branch of a repository, scanned by a scheme; with what answers say of the two."""
+
+    id: ProjectId
+    branch: str
+    scan_path: str
+    status: int
+    created_from: str
+    creator: str
+    created_at: datetime
+    repo_id: RepoId
+    repo_name: str
+    scm_url: str
+    scm_type: str
+    scheme_id: SchemeId
+    scheme_name: str
+    scheme_status: int
+    scheme_is_default: bool
+    scheme_languages: Sequence[str]
+    #: The scheme's; None: the server's setting.
+    active_job_policy: ActiveJobPolicy | None
+    org_id: OrgId
+    org_sid: str
+    team_name: str
+    team_display_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewProject:
+    """A project to be registered."""
+
+    repo_id: RepoId
+    scheme_id: SchemeId
+    branch: str
+    scan_path: str
+    created_from: str
+    creator: str
+
+
+async def create(store: Store, new: NewProject) -> ProjectId:
+    """Register a project.
+
+    Raises:
+        AlreadyExists: the repository has one with this branch, scheme and path.
+        InvalidField: the repository has no such scheme, or it is disused.
+    """
+    project_id: ProjectId | None = await store.db.fetchval(
+        _CREATE,
+        new.repo_id,
+        new.scheme_id,
+        new.branch,
+        new.scan_path,
+        new.created_from,
+        new.creator,
+    )
+    if project_id is not None:
+        return project_id
+    existing = await store.db.fetchval(_FIND, new.repo_id, new.scheme_id, new.branch, new.scan_path)
+    if existing is None:
+        raise InvalidField(
+            "scan_scheme_id", f"{new.scheme_id} is no active scheme of this repository"
+        )
+    raise AlreadyExists(
+        "branch", f"{new.branch} is registered with this scheme, as project {existing}", existing
+    )
+
+
+async def get(
+    store: Store,
+    org_sid: str,
+    team_name: str,
+    repo_id: RepoId,
+    project_id: ProjectId,
+    *,
+    scope: OrgId | None,
+) -> Project:
+    """Return a project.
+
+    Raises:
+        NotFound: it does not exist there, or not for the caller.
+    """
+    row = await store.db.fetchrow(_GET, org_sid, team_name, repo_id, project_id, scope)
+    if row is None:
+        raise NotFound(f"project {project_id}")
+    return _project(row)
+
+
+async def list_projects(
+    store: Store,
+    repo_id: RepoId,
+    *,
+    branch: str | None,
+    scheme_id: int | None,
+    status: int | None,
+    limit: int,
+    offset: int,
+) -> Page[Project]:
+    """Return one page of a repository's projects, newest first."""
+    rows = await store.db.fetch(_LIST, repo_id, branch, scheme_id, status, limit, offset)
+    return page_of(rows, _project)
+
+
+async def change(store: Store, project_id: ProjectId, *, status: int | None) -> None:
+    """Change what is given; a closed or inactive project takes no scans."""
+    await store.db.execute(_CHANGE, project_id, status)
+
+
+def _project(row: Any) -> Project:
+    values = dict(row)
+    values.pop("total", None)
+    policy = values["active_job_policy"]
+    values["active_job_policy"] = ActiveJobPolicy(policy) if policy is not None else None
+    return Project(**values)

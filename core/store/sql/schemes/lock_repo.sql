@@ -1,0 +1,2 @@
+-- One caller at a time moves the default of a repository.
+SELECT id FROM repos WHERE id = $1 FOR NO KEY UPDATE
