@@ -147,7 +147,7 @@ class SchedulerSettings(Group):
         default=3, ge=1, le=100, description="Attempts of a task that count, before it fails."
     )
     max_resets: int = Field(
-        default=3, ge=0, le=100, description="Times a lost worker's task is requeued uncounted."
+        default=3, ge=1, le=100, description="Workers a task may lose before it closes with 200."
     )
     retry_base_s: Span = Field(
         default=2.0, description="Back-off before the second attempt; doubles, with full jitter."

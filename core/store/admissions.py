@@ -26,6 +26,7 @@ _READMIT = query("jobs/readmit")
 _ADMITTED = query("jobs/admitted")
 _PREPARE = query("jobs/prepare")
 _UNCHANGED = query("jobs/close_unchanged")
+_ABANDON = query("jobs/abandon")
 _PREPARED = query("jobs/prepared")
 _PLAN = query("jobs/plan")
 
@@ -204,6 +205,13 @@ async def close_unchanged(
         return False
     store.signals.publish("jobs", job_topic(job_id))
     return True
+
+
+async def abandon(store: Store, admitted: Mapping[JobId, UUID]) -> None:
+    """Let another scheduler take over at once what this one was resolving: job → its token."""
+    rows = await store.db.fetch(_ABANDON, list(admitted), list(admitted.values()))
+    if rows:
+        store.signals.publish("jobs")
 
 
 async def prepared(store: Store, *, limit: int) -> list[Prepared]:

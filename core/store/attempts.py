@@ -268,7 +268,9 @@ async def finish(
         )
         return FinishVerdict.ACCEPTED if is_same else FinishVerdict.LEASE_LOST
     topics = {job_topic(row["job_id"])}
-    if not row["is_retried"]:
+    if row["is_retried"]:
+        topics.add("delayed")
+    else:
         topics.add("prepared" if row["kind"] == TaskKind.PREPARE else "settle")
     store.signals.publish(*topics)
     return FinishVerdict.ACCEPTED

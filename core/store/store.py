@@ -1,8 +1,8 @@
 """What every store function gets by hand: the connections and the wake-ups of a process.
 
 Topics of the wake-ups: `jobs` (an admitter may find work), `tasks` (tasks are ready), `prepared`
-(a preparation ended), `settle` (a job's last task closed), `job:<id>` (a job changed),
-`worker:<id>` (there are orders for a worker).
+(a preparation ended), `settle` (a task closed), `delayed` (a task is tried again later),
+`job:<id>` (a job changed), `worker:<id>` (there are orders for a worker).
 """
 
 from __future__ import annotations

@@ -1,0 +1,213 @@
+"""Admit waiting jobs and find out which commit each scans. Asks repositories, never a worker.
+
+An iteration admits as many jobs as there are free resolvers and leaves; each is resolved by a
+task of its own, bounded in time, so that one dead server holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+from uuid import UUID, uuid4
+
+import orjson
+from structlog.contextvars import bound_contextvars
+
+from core.domain.codes import ResultCode
+from core.domain.errors import ScmError
+from core.domain.ids import JobId
+from core.domain.outcomes import CODE_OF_REASON, Reason
+from core.domain.scm import ScmCredentials, check_revision
+from core.domain.states import FullReason, JobPhase, ScanType
+from core.runtime.git import Git
+from core.runtime.logs import get_logger
+from core.runtime.sealing import Sealer
+from core.runtime.settings import SchedulerSettings
+from core.store import admissions, classes, jobs
+from core.store.admissions import Base, JobPlan, Resolved
+from core.store.pool import DatabaseUnavailable, is_connection_lost, is_expected
+from core.store.store import Store
+from scheduler import specs
+from scheduler.fairness import sort_key
+
+log = get_logger(__name__)
+
+#: An admission lasts this much longer than all tries to resolve may take, seconds.
+_LEASE_MARGIN_S = 30.0
+NOTHING_CHANGED = "代码无变更，无需再次增量扫描。如有需要，请启动全量扫描。"
+
+
+class Waker(Protocol):
+    """What wakes the loop that drives the admitter."""
+
+    def wake(self) -> None:
+        """Have the next iteration begin at once."""
+        ...
+
+
+class Admitter:
+    """The loop from `waiting` to `preparing`."""
+
+    name = "admitter"
+
+    def __init__(
+        self, store: Store, settings: SchedulerSettings, *, git: Git, sealer: Sealer, waker: Waker
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._git = git
+        self._sealer = sealer
+        self._waker = waker
+        self._group = asyncio.TaskGroup()
+        self._resolving: dict[JobId, UUID] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        abandoned = dict(self._resolving) if kind is not None else {}
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        finally:
+            if abandoned:
+                await admissions.abandon(self._store, abandoned)
+
+    async def tick(self) -> int:
+        """Admit what may start; return how many jobs that were."""
+        free = self._settings.resolvers - len(self._resolving)
+        if free <= 0:
+            return 0
+        token = uuid4()
+        admitted = await admissions.admit(
+            self._store,
+            token,
+            lease_s=self._settings.scm_total_s + _LEASE_MARGIN_S,
+            limit=free,
+        )
+        for job in await admissions.load(self._store, admitted):
+            self._resolving[job.job_id] = token
+            self._idle.clear()
+            self._group.create_task(
+                self._resolve_one(job, token), name=f"kennel-resolve-{job.job_id}"
+            )
+        return len(admitted)
+
+    async def idle(self) -> None:
+        """Wait until nothing is being resolved; that ends when every resolver's time does."""
+        await self._idle.wait()
+
+    async def _resolve_one(self, job: JobPlan, token: UUID) -> None:
+        with bound_contextvars(job_id=job.job_id):
+            try:
+                await self._resolve(job, token)
+            except ScmError as error:
+                await self._refuse(job, int(CODE_OF_REASON[Reason(error.reason)]), error.message)
+            except Exception as error:  # the edge of this task: one job's trouble is its own
+                log.exception("job.resolve_failed")
+                if not _is_database_trouble(error):
+                    await self._refuse(
+                        job, ResultCode.PREPARATION_FAILED, "internal error; see the log"
+                    )
+                # Else the admission's lease ends and the job is taken up again.
+            finally:
+                self._resolving.pop(job.job_id, None)
+                if not self._resolving:
+                    self._idle.set()
+                self._waker.wake()
+
+    async def _refuse(self, job: JobPlan, code: int, message: str) -> None:
+        log.info("job.refused", result_code=code, message=message)
+        await jobs.close(
+            self._store,
+            [job.job_id],
+            code=code,
+            message=message,
+            reason=Reason.JOB_CLOSED,
+            phases=[JobPhase.RESOLVING],
+        )
+
+    async def _resolve(self, job: JobPlan, token: UUID) -> None:
+        revision = await self._revision(job)
+        config_hash = specs.config_hash(job)
+        base, full_reason = choose_base(
+            job,
+            config_hash=config_hash,
+            offers=await classes.live_engines(self._store, job.tag),
+        )
+        if base is not None and base.revision == revision:
+            await admissions.close_unchanged(
+                self._store, job.job_id, token, base, message=NOTHING_CHANGED
+            )
+            log.info("job.unchanged", revision=revision)
+            return
+        resolved = Resolved(
+            revision=revision,
+            base=base,
+            config_hash=config_hash,
+            scan_type=ScanType.FULL if base is None else ScanType.INCREMENTAL,
+            full_reason=full_reason,
+            class_id=await classes.ensure_class(self._store, specs.prepare_requirement(job)),
+            spec=specs.prepare_spec(
+                job, revision=revision, base_revision=base.revision if base else None
+            ),
+            sort_key=sort_key(job.created_at, job.priority),
+        )
+        if await admissions.prepare(self._store, job.job_id, token, resolved):
+            log.info("job.resolved", revision=revision, full_reason=full_reason)
+
+    async def _revision(self, job: JobPlan) -> str:
+        if job.asked_revision is not None:
+            # Whether it exists is seen when a worker fetches it.
+            return check_revision(job.asked_revision)
+        return await self._git.resolve_head(
+            job.scm_url,
+            job.branch,
+            credentials=self._credentials(job.scm_auth),
+            total_s=self._settings.scm_total_s,
+            per_try_s=self._settings.scm_timeout_s,
+        )
+
+    def _credentials(self, sealed: bytes | None) -> ScmCredentials | None:
+        if sealed is None:
+            return None
+        fields: dict[str, str | None] = orjson.loads(self._sealer.unseal(sealed))
+        return ScmCredentials(**fields)
+
+
+def choose_base(
+    job: JobPlan, *, config_hash: str, offers: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> tuple[Base | None, FullReason | None]:
+    """Return what an incremental scan starts from, or why the scan is a full one.
+
+    Args:
+        job: The job.
+        config_hash: Of its scheme as it is now.
+        offers: Engines that live workers offer, by name.
+    """
+    base = job.base
+    if not job.is_incremental:
+        return None, FullReason.REQUESTED
+    if base is None:
+        return None, FullReason.NO_BASE
+    if base.config_hash != config_hash:
+        return None, FullReason.CONFIG_CHANGED
+    for engine, version in base.engines.items():
+        # An engine nobody offers at the moment has not changed: its task waits for it.
+        offered = {offer["version"] for offer in offers.get(engine, ())}
+        if offered and version not in offered:
+            return None, FullReason.ENGINE_CHANGED
+    return base, None
+
+
+def _is_database_trouble(error: Exception) -> bool:
+    return isinstance(error, DatabaseUnavailable) or is_connection_lost(error) or is_expected(error)

@@ -1,0 +1,90 @@
+"""The scheduler as a daemon: which loops run, what wakes each, how they start and stop.
+
+Any number of schedulers may run: every decision is one guarded statement, so that two that see
+the same job do not both act on it. Nothing depends on a wake-up arriving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from core.runtime.git import Git
+from core.runtime.logs import get_logger
+from core.runtime.loops import LoopHealth, LoopRun, run_loops
+from core.runtime.sealing import open_sealer
+from core.runtime.settings import Settings
+from core.store.store import Store
+from scheduler.admitter import Admitter
+from scheduler.expirer import Expirer
+from scheduler.planner import Planner
+from scheduler.promoter import Promoter
+from scheduler.pruner import INTERVAL_S, Pruner
+from scheduler.reaper import Reaper
+from scheduler.settler import Settler
+
+log = get_logger(__name__)
+
+
+async def run_scheduler(
+    settings: Settings,
+    store: Store,
+    *,
+    stop: asyncio.Event,
+    health: LoopHealth | None = None,
+    on_ready: Callable[[], object] | None = None,
+) -> None:
+    """Run all loops until *stop* is set; what was being resolved is left to another scheduler.
+
+    Args:
+        settings: The process's settings.
+        store: Open, with its schema checked.
+        stop: Ends it.
+        health: Where the loops note their successes; for health checks.
+        on_ready: Called once, when the loops run.
+    """
+    loops = asyncio.create_task(_run(settings, store, health or LoopHealth()), name="kennel-loops")
+    stopping = asyncio.create_task(stop.wait(), name="kennel-stop")
+    try:
+        log.info("scheduler.started")
+        if on_ready is not None:
+            on_ready()
+        await asyncio.wait({loops, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if loops.done():
+            loops.result()
+    finally:
+        for task in (loops, stopping):
+            task.cancel()
+        await asyncio.gather(loops, stopping, return_exceptions=True)
+        log.info("scheduler.stopped")
+
+
+async def _run(settings: Settings, store: Store, health: LoopHealth) -> None:
+    tick_s = settings.scheduler.tick_s
+    git = Git(allow_local=settings.allow_local_repos)
+    with ExitStack() as stack:
+        # Without a topic a loop is woken by a reconnected listener only, and by its interval.
+        waiting, planning, settlement, delayed, lease_end, deadline, housekeeping = (
+            stack.enter_context(store.signals.subscribe(*topics))
+            for topics in (["jobs"], ["prepared"], ["settle"], ["delayed"], [], [], [])
+        )
+        admitter = Admitter(
+            store, settings.scheduler, git=git, sealer=open_sealer(settings), waker=waiting
+        )
+        promoter = Promoter(store, delayed)
+        # A lease that ran out is noticed within a fraction of its length.
+        lease_tick_s = min(tick_s, settings.lease.lease_s / 4)
+        async with admitter:
+            await run_loops(
+                [
+                    LoopRun(admitter, waiting, tick_s),
+                    LoopRun(Planner(store), planning, tick_s),
+                    LoopRun(Settler(store), settlement, tick_s),
+                    LoopRun(promoter, promoter, tick_s),
+                    LoopRun(Reaper(store, settings), lease_end, lease_tick_s),
+                    LoopRun(Expirer(store, settings.scheduler), deadline, tick_s),
+                    LoopRun(Pruner(store), housekeeping, INTERVAL_S),
+                ],
+                health,
+            )
