@@ -131,34 +131,40 @@ class Database:
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """Return all rows."""
-        async with self.connection() as connection:
-            return await connection.fetch(sql, *args)
+        raw = await self._acquire()
+        try:
+            return await raw.fetch(sql, *args)
+        finally:
+            await self._pool.release(raw)
 
     async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
         """Return the first row, or None."""
-        async with self.connection() as connection:
-            return await connection.fetchrow(sql, *args)
+        raw = await self._acquire()
+        try:
+            return await raw.fetchrow(sql, *args)
+        finally:
+            await self._pool.release(raw)
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         """Return the first column of the first row, or None."""
-        async with self.connection() as connection:
-            return await connection.fetchval(sql, *args)
+        raw = await self._acquire()
+        try:
+            return await raw.fetchval(sql, *args)
+        finally:
+            await self._pool.release(raw)
 
     async def execute(self, sql: str, *args: Any) -> str:
         """Run a statement; return its command tag."""
-        async with self.connection() as connection:
-            return await connection.execute(sql, *args)
+        raw = await self._acquire()
+        try:
+            return await raw.execute(sql, *args)
+        finally:
+            await self._pool.release(raw)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection outside any transaction."""
-        try:
-            async with asyncio.timeout(self._acquire_timeout_s):
-                raw = await self._pool.acquire()
-        except TimeoutError:
-            raise DatabaseUnavailable(
-                f"no database connection came free within {self._acquire_timeout_s:g} s"
-            ) from None
+        raw = await self._acquire()
         try:
             yield Connection(raw)
         finally:
@@ -169,6 +175,15 @@ class Database:
         """Lend a connection in a transaction: committed at the end, rolled back on an error."""
         async with self.connection() as connection, connection.raw.transaction():
             yield connection
+
+    async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
+        try:
+            async with asyncio.timeout(self._acquire_timeout_s):
+                return await self._pool.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable(
+                f"no database connection came free within {self._acquire_timeout_s:g} s"
+            ) from None
 
     async def close(self, *, timeout_s: float = 10.0) -> None:
         """Let running statements end, then close; by force when they do not."""

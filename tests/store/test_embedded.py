@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import shutil
@@ -53,10 +54,12 @@ async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def eventually(is_true: Callable[[], bool], *, within_s: float = 20) -> None:
-    """Look again whenever the loop comes round, until true or late."""
+    """Look again and again until true or late."""
+    never = asyncio.Event()
     async with asyncio.timeout(within_s):
         while not is_true():
-            await asyncio.to_thread(os.sched_yield)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(never.wait(), 0.01)
 
 
 def start_parent(
