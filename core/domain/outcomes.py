@@ -41,6 +41,7 @@ class Reason(StrEnum):
     REPORT_UNREADABLE = "report_unreadable"
     NO_COVERAGE = "no_coverage"
     # the worker's or the network's doing: tried again
+    SCM_UNREACHABLE = "scm_unreachable"
     CHECKOUT_FAILED = "checkout_failed"
     UPLOAD_FAILED = "upload_failed"
     WORKER_INTERRUPTED = "worker_interrupted"
@@ -56,6 +57,7 @@ class Reason(StrEnum):
 
 
 CODE_OF_REASON: Mapping[Reason, ResultCode] = {
+    Reason.SCM_UNREACHABLE: ResultCode.SCM_UNREACHABLE,
     Reason.SCM_AUTH: ResultCode.SCM_AUTH,
     Reason.SCM_NOT_FOUND: ResultCode.SCM_NOT_FOUND,
     Reason.SCM_UNTRUSTED: ResultCode.SCM_UNTRUSTED,
@@ -98,6 +100,7 @@ REPORTABLE: frozenset[Reason] = frozenset(
 #: Reasons that are the worker's or the network's fault: the task is tried again, bounded.
 RETRYABLE: frozenset[Reason] = frozenset(
     {
+        Reason.SCM_UNREACHABLE,
         Reason.CHECKOUT_FAILED,
         Reason.UPLOAD_FAILED,
         Reason.WORKER_INTERRUPTED,
