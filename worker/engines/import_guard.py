@@ -134,15 +134,15 @@ def _refuser(source: Path) -> Any:
     """Return the audit hook: the second wall, which cannot be taken down again."""
     below = (f"{source}{os.sep}", f"{source.resolve()}{os.sep}")
 
+    watched = _FORBIDDEN_EVENTS | {"exec", "import"}
+
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "exec":
-            name = getattr(arguments[0], "co_filename", None)
-        elif event == "import":
-            name = arguments[1]
-        elif event in _FORBIDDEN_EVENTS:
-            raise Refused(f"refused {event}")
-        else:
+        # Called for every `id()` and the like: the first line is all that most calls cost.
+        if event not in watched:
             return
+        if event in _FORBIDDEN_EVENTS:
+            raise Refused(f"refused {event}")
+        name = arguments[1] if event == "import" else getattr(arguments[0], "co_filename", None)
         if isinstance(name, str) and name.startswith(below):
             raise Refused(f"refused to run {name}")
 

@@ -7,6 +7,8 @@ any shape, and their texts may hold anything.
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,17 +60,7 @@ def read_json(path: Path, max_bytes: int = MAX_REPORT_BYTES) -> Any:
     Raises:
         UnreadableReport: it is missing, empty, too large or no complete document.
     """
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(max_bytes + 1)
-    except OSError as error:
-        raise UnreadableReport(
-            Reason.REPORT_UNREADABLE, f"report {path.name} cannot be read: {error.strerror}"
-        ) from error
-    if len(content) > max_bytes:
-        raise UnreadableReport(
-            Reason.OUTPUT_LIMIT, f"report {path.name} is larger than {max_bytes} bytes"
-        )
+    content = read_bytes(path, max_bytes)
     if not content.strip():
         raise UnreadableReport(Reason.REPORT_UNREADABLE, f"report {path.name} is empty")
     try:
@@ -77,6 +69,29 @@ def read_json(path: Path, max_bytes: int = MAX_REPORT_BYTES) -> Any:
         raise UnreadableReport(
             Reason.REPORT_UNREADABLE, f"report {path.name} is no complete JSON document"
         ) from error
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_REPORT_BYTES) -> bytes:
+    """Return the content of the regular file at *path*.
+
+    Raises:
+        UnreadableReport: it is missing, too large, a link, a pipe.
+    """
+    try:
+        # The engine could put anything in a report's place: follow no link, wait at no pipe.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags), "rb") as stream:
+            is_file = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+            content = stream.read(max_bytes + 1) if is_file else b""
+    except OSError as error:
+        raise UnreadableReport(
+            Reason.REPORT_UNREADABLE, f"report {path.name} cannot be read: {error.strerror}"
+        ) from error
+    if len(content) > max_bytes:
+        raise UnreadableReport(
+            Reason.OUTPUT_LIMIT, f"report {path.name} is larger than {max_bytes} bytes"
+        )
+    return content
 
 
 def first_failure(engine: str, ended: Sequence[Ended], *, planned: int) -> Verdict | None:

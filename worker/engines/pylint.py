@@ -1,7 +1,8 @@
 """pylint as an engine: Python lint of the given files as one program.
 
-pylint runs through `pylint_driver`, which runs nothing of the scanned tree, with a configuration
-written here from the scheme. Its exit status is bit-coded: findings are no failure.
+pylint runs through `pylint_driver`, which runs nothing of the scanned tree, with an empty
+configuration file and options made here from the scheme. Its exit status is bit-coded: findings
+are no failure.
 """
 
 from __future__ import annotations
@@ -89,12 +90,13 @@ class PylintEngine:
         return [*interpreter_paths(), _SCRIPT.parents[1]]
 
     def plan(self, task: EngineTask) -> Sequence[Command]:
-        rcfile = _rcfile(task)
+        options = _options(task)
         files = _files(task)
         if not files:
             return []
         job = {
             "files": files,
+            "options": options,
             "rcfile": str(task.out / _RCFILE),
             "report": str(task.out / _REPORT),
             "coverage": str(task.out / _COVERAGE),
@@ -106,7 +108,7 @@ class PylintEngine:
             Command(
                 argv=[*self._argv, str(task.out / _JOB)],
                 env={"HOME": home, "PYLINTHOME": home, "TMPDIR": home},
-                inputs={_JOB: json.dumps(job).encode(), _RCFILE: rcfile.encode()},
+                inputs={_JOB: json.dumps(job).encode(), _RCFILE: b""},
                 progress=_PROGRESS,
             )
         ]
@@ -139,34 +141,26 @@ def _files(task: EngineTask) -> list[str]:
     return [path for path in found if not path.lower().endswith(".pyi")]
 
 
-def _rcfile(task: EngineTask) -> str:
-    """Return the configuration made from the scheme; every value in it was validated."""
-    main = [line for key, value in task.config.items() for line in _config_lines(key, value)]
-    # Ours come last in the section, so that no list of the scheme can undo them.
-    disabled = list(_rules("rules_exclude", task.rules_exclude))
-    enabled = list(_rules("rules_include", task.rules_include))
-    if enabled:
-        disabled.insert(0, "all")
+def _options(task: EngineTask) -> list[str]:
+    """Return the command line made from the scheme; every value in it was validated."""
+    options = [_config_option(key, value) for key, value in task.config.items()]
+    included = list(_rules("rules_include", task.rules_include))
+    excluded = list(_rules("rules_exclude", task.rules_exclude))
     if len(task.files) != len(task.all_files):
-        disabled += [rule for rule in _CROSS_FILE_RULES if rule not in enabled]
-    always = [rule for rule in _ALWAYS_ON if rule not in enabled]
-    return "\n".join(
-        [
-            "[MAIN]",
-            *main,
-            "[MESSAGES CONTROL]",
-            *([f"disable={','.join(disabled)}"] if disabled else []),
-            f"enable={','.join([*enabled, *always])}",
-            "",
-        ]
-    )
+        excluded += _CROSS_FILE_RULES
+    # The later one wins: what is excluded stays off, and nothing hides a file's failure.
+    if included:
+        options += ["--disable=all", f"--enable={','.join(included)}"]
+    if excluded:
+        options.append(f"--disable={','.join(excluded)}")
+    return [*options, f"--enable={','.join(_ALWAYS_ON)}"]
 
 
-def _config_lines(key: str, value: object) -> Iterator[str]:
+def _config_option(key: str, value: object) -> str:
     option = _CONFIG.get(key)
     if option is None:
         raise InvalidField("config", f"has the key {key!r}, which pylint does not take here")
-    yield f"{_OPTION_OF.get(key, key.replace('_', '-'))}={option(f'config.{key}', value)}"
+    return f"--{_OPTION_OF.get(key, key.replace('_', '-'))}={option(f'config.{key}', value)}"
 
 
 def _integer(where: str, value: object) -> str:
@@ -244,7 +238,8 @@ def _verdict(task: EngineTask, files: Sequence[str], report: Any, covered: Any) 
         for message in report["messages"]:
             path = by_path.get(message["absolutePath"]) or by_path.get(message["path"])
             if path is None:
-                if message["symbol"] in _OPTION_MESSAGES and not task.allow_repo_config:
+                is_ours = not task.allow_repo_config or message["module"] == "Command line"
+                if is_ours and message["symbol"] in _OPTION_MESSAGES:
                     return Verdict(
                         reason=Reason.PARAMETERS_REFUSED,
                         message=outputs.clean(f"pylint: {message['message']}", 1000),

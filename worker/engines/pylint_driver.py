@@ -49,6 +49,8 @@ class Job:
 
     #: Relative to the current directory, in order.
     files: list[str]
+    #: Added to pylint's command line.
+    options: list[str]
     rcfile: str
     report: str
     coverage: str
@@ -167,7 +169,7 @@ def run(job: Job, source: Path) -> int:
         ExactLinter.job, ExactLinter.source = job, source
         ExactLinter.covered, ExactLinter.progress = covered, progress
         options = [f"--rcfile={_rcfile(job, source)}", "--jobs=1", "--persistent=no"]
-        options += ["--reports=no", "--score=no", "."]
+        options += ["--reports=no", "--score=no", *job.options, "."]
         outcome = ExactRun(options, reporter=JSON2Reporter(report), exit=False)
     Path(job.coverage).write_text(
         json.dumps(

@@ -218,7 +218,7 @@ def _refused(task: EngineTask, exit_code: int | None) -> Verdict:
 
 
 def _read_batch(task: EngineTask, number: int, names: Sequence[str]) -> _Batch:
-    batch = _Batch(listed=_read_listing(task.out / _listing_name(number)))
+    batch = _Batch(b"\n" + outputs.read_bytes(task.out / _listing_name(number)))
     # ruff prints names that are not UTF-8 with replacement characters: told apart by what it
     # would print for each of ours.
     by_printed = {_printed(task, name): name.removeprefix("./") for name in names}
@@ -247,16 +247,6 @@ def _read_batch(task: EngineTask, number: int, names: Sequence[str]) -> _Batch:
             Reason.REPORT_UNREADABLE, f"report {_report_name(number)} is not of the expected form"
         ) from error
     return batch
-
-
-def _read_listing(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return b"\n" + stream.read(outputs.MAX_REPORT_BYTES)
-    except OSError as error:
-        raise UnreadableReport(
-            Reason.REPORT_UNREADABLE, f"{path.name} cannot be read: {error.strerror}"
-        ) from error
 
 
 def _printed(task: EngineTask, name: str) -> str:
