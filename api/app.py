@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
 import orjson
 from aiohttp import web
 
 from api import keys, openapi
+from api.holding import add_holding
 from api.middlewares.access_log import access_log
 from api.middlewares.errors import errors
 from api.middlewares.limits import Limits, limiting
@@ -46,13 +47,13 @@ def build_app(
     app[keys.OPENAPI] = orjson.dumps(openapi.document(operations))
     app.on_response_prepare.append(answer_request_id)
     app.on_response_prepare.append(add_security_headers)
-    app.cleanup_ctx.append(_release_held)
+    app.on_shutdown.append(_release_held)
+    add_holding(app)
     register(app, operations)
     app.router.add_static("/docs/static", STATIC, show_index=False, follow_symlinks=False)
     return app
 
 
-async def _release_held(app: web.Application) -> AsyncIterator[None]:
-    """Let go of held requests at the latest when the application is cleaned up."""
-    yield
+async def _release_held(app: web.Application) -> None:
+    """Have held requests answered before the server waits for them to end."""
     app[keys.STOPPING].set()

@@ -170,8 +170,10 @@ def register(app: web.Application, operations: Sequence[Operation]) -> None:
     """Add *operations* to the application's router."""
     for operation in operations:
         endpoint = operation.endpoint()
+        # A handler that reads the bytes itself has bounds of its own.
+        expecting = expect if operation.raw_body is None else expect_bytes
         for path in operation.paths():
-            app.router.add_route(operation.method, path, endpoint, expect_handler=expect)
+            app.router.add_route(operation.method, path, endpoint, expect_handler=expecting)
             if operation.method == "GET":
                 app.router.add_route("HEAD", path, endpoint, expect_handler=expect)
 
@@ -182,5 +184,12 @@ async def expect(request: web.Request) -> web.StreamResponse | None:
         return error(417, "Expect must be 100-continue")
     if request.content_length is not None and request.content_length > request.client_max_size:
         return error(413, f"the body is larger than {request.client_max_size} bytes")
+    return await expect_bytes(request)
+
+
+async def expect_bytes(request: web.Request) -> web.StreamResponse | None:
+    """Answer `Expect: 100-continue` where the handler bounds the body."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        return error(417, "Expect must be 100-continue")
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return None

@@ -7,10 +7,11 @@ store can take this module's place.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import BinaryIO
+from typing import IO
 
 from core.domain.ids import AttemptId, TaskId, WorkerId
 from core.store.queries import query
@@ -22,7 +23,6 @@ _READ = query("blobs/read")
 _HOLD_LEASE = query("blobs/hold_lease")
 _PLACE_ARTIFACT = query("blobs/place_artifact")
 _CLEAR = query("blobs/clear")
-_PLACE_CHUNK = query("blobs/place_chunk")
 _ARTIFACTS = query("blobs/artifacts")
 
 LOG = "log"
@@ -112,7 +112,7 @@ async def read(
 
 
 async def place_artifact(
-    store: Store, lease: Lease, artifact: Artifact, content: BinaryIO, *, at_most: int
+    store: Store, lease: Lease, artifact: Artifact, content: IO[bytes], *, at_most: int
 ) -> Placed:
     """Store an artifact of a running attempt, in the place of an earlier one of that name.
 
@@ -137,11 +137,11 @@ async def place_artifact(
         if is_placed is None:
             return Placed.TOO_MANY
         await connection.execute(_CLEAR, task_id, lease.attempt_id, blob)
-        rows = (
-            (task_id, lease.attempt_id, blob, position, chunk)
-            for position, chunk in _chunks(content)
+        await connection.raw.copy_records_to_table(
+            "blobs",
+            columns=["task_id", "attempt_id", "name", "position", "content"],
+            records=_rows((task_id, lease.attempt_id, blob), content),
         )
-        await connection.executemany(_PLACE_CHUNK, rows)
     return Placed.PLACED
 
 
@@ -151,8 +151,10 @@ async def artifacts_of(store: Store, task_id: TaskId, attempt_id: AttemptId) -> 
     return [Artifact(row["name"], row["size_bytes"], row["sha256"]) for row in rows]
 
 
-def _chunks(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
+async def _rows(
+    key: tuple[TaskId, AttemptId, str], content: IO[bytes]
+) -> AsyncIterator[tuple[object, ...]]:
     position = 0
-    while chunk := content.read(CHUNK_BYTES):
-        yield position, chunk
+    while chunk := await asyncio.to_thread(content.read, CHUNK_BYTES):
+        yield *key, position, chunk
         position += len(chunk)

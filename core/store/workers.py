@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from core.domain.ids import AttemptId, WorkerId
+from core.domain.errors import KennelError
+from core.domain.ids import AttemptId, TokenId, WorkerId
 from core.store.classes import capability, match_worker
-from core.store.pool import retrying
+from core.store.pool import Queryable, retrying
 from core.store.queries import query
 from core.store.reaping import lose_attempts
 from core.store.store import Store, worker_topic
 
 _REGISTER = query("workers/register")
+_KNOWN = query("workers/known")
+_SPEND_ENROLMENT = query("tokens/spend_enrolment")
 _BEAT = query("workers/beat")
 _RELEASE = query("attempts/release")
 _BY_TOKEN = query("workers/by_token")
@@ -24,6 +27,10 @@ _LIST = query("workers/list")
 
 #: A rotated token stays valid this long, seconds: calls under way end well.
 TOKEN_GRACE_S = 60.0
+
+
+class EnrolmentSpent(KennelError):
+    """The enrolment token was used for another worker, expired, or was revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +75,31 @@ class WorkerRow:
     attempt_ids: list[AttemptId]
 
 
-async def register(store: Store, registration: Registration, *, max_resets: int) -> WorkerId:
+async def register(
+    store: Store,
+    registration: Registration,
+    *,
+    max_resets: int,
+    enrolment_id: TokenId | None = None,
+) -> WorkerId:
     """Write a worker; who comes with a known instance key gets its old identity back.
 
     What that identity still held is requeued: the process that held it is gone.
+
+    Args:
+        store: The store.
+        registration: What the worker says of itself.
+        max_resets: Times a task is requeued uncounted.
+        enrolment_id: Token that pays for it, used up in the same transaction; a used one still
+            serves the worker it was used for, whose answer may have been lost. None: nobody asks.
+
+    Raises:
+        EnrolmentSpent: the token is no longer good, and the worker not a known one.
     """
 
     async def attempt() -> WorkerId:
         async with store.db.transaction() as connection:
+            await _pay(connection, registration, enrolment_id)
             worker_id = WorkerId(
                 await connection.fetchval(
                     _REGISTER,
@@ -102,6 +126,17 @@ async def register(store: Store, registration: Registration, *, max_resets: int)
         store.signals.publish("tasks")
     await lose_attempts(store, [worker_id], max_resets=max_resets)
     return worker_id
+
+
+async def _pay(
+    connection: Queryable, registration: Registration, enrolment_id: TokenId | None
+) -> None:
+    if enrolment_id is None:
+        return
+    if await connection.fetchval(_SPEND_ENROLMENT, enrolment_id) is not None:
+        return
+    if await connection.fetchval(_KNOWN, registration.instance_hash) is None:
+        raise EnrolmentSpent("the enrolment token was used; make a new one for this worker")
 
 
 async def by_token(store: Store, token_hash: bytes) -> WorkerIdentity | None:

@@ -1,0 +1,419 @@
+"""The worker protocol's calls with JSON bodies, from register to goodbye.
+
+Who calls is read from the worker token and nothing else; what it may touch, from lease tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+from uuid import UUID
+
+import orjson
+from aiohttp import web
+
+from api.envelope import bare
+from api.errors import Unauthorized, invalid
+from api.holding import HOLDING, Hold
+from api.keys import ENROLMENT, SEALER, SETTINGS, STORE, WORKER
+from api.leases import lease_tokens, proof, task_specs
+from api.operations import Answer, Operations
+from api.principals import Access
+from core.domain.ids import AttemptId, WorkerId
+from core.domain.outcomes import REPORTABLE, Outcome, Reason
+from core.domain.states import TaskKind
+from core.domain.tokens import TokenKind, hash_token, make_token
+from core.protocol.messages import (
+    PROTOCOL_VERSION,
+    RESULT_ARTIFACT,
+    AttemptResult,
+    Cancel,
+    ClaimRequest,
+    ClaimResponse,
+    GoodbyeRequest,
+    GoodbyeResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    Intervals,
+    Limits,
+    Message,
+    RegisterRequest,
+    RegisterResponse,
+    ResultsRequest,
+    ResultsResponse,
+    ResultVerdict,
+    StartRequest,
+    StartResponse,
+    StartVerdict,
+    TokenResponse,
+)
+from core.runtime.logs import get_logger
+from core.runtime.settings import Settings
+from core.store import attempts, blobs, workers
+from core.store.attempts import BeatAnswer, Finished, FinishVerdict, Offer, ProgressBeat
+from core.store.reaping import lose_attempts
+from core.store.store import worker_topic
+from core.store.workers import EnrolmentSpent, Registration
+
+log = get_logger(__name__)
+
+operations = Operations("worker_protocol")
+
+#: Tasks one claim is answered with at most; a worker with more slots claims again.
+MOST_OFFERS = 64
+#: A task is left to the worker that has its sources for this long, seconds; who was woken in that
+#: time looks once more when it is over.
+HEAD_START_S = 0.3
+_SECOND_LOOK_S = HEAD_START_S + 0.05
+
+
+# --- identity -------------------------------------------------------------------------------------
+
+
+@operations.post(
+    "/worker/v1/register",
+    summary="Register a worker",
+    description="Again with the same instance key: the same worker, whose old leases end.",
+    access=Access.ENROLMENT,
+    body=RegisterRequest,
+    answers={200: Answer(RegisterResponse)},
+)
+async def register(request: web.Request, body: RegisterRequest) -> web.Response:
+    _check_registration(body)
+    store, settings = request.app[STORE], request.app[SETTINGS]
+    registration = Registration(
+        name=body.name,
+        instance_hash=hash_token(body.instance_key),
+        tags=body.tags,
+        engines=[engine.model_dump(mode="json") for engine in body.engines],
+        slots=body.slots,
+        isolation=body.isolation.value,
+        version=body.version,
+    )
+    try:
+        worker_id = await workers.register(
+            store,
+            registration,
+            max_resets=settings.scheduler.max_resets,
+            enrolment_id=request[ENROLMENT].token_id,
+        )
+    except EnrolmentSpent as error:
+        raise Unauthorized(str(error)) from None
+    log.info("worker.registered", worker_id=worker_id, name=body.name, slots=body.slots)
+    return _answer(
+        RegisterResponse(
+            worker_id=worker_id,
+            token=await _new_token(request, worker_id),
+            token_expires_in_s=settings.lease.worker_token_s,
+            protocol=PROTOCOL_VERSION,
+            intervals=_intervals(settings),
+            limits=_limits(settings),
+        )
+    )
+
+
+@operations.post(
+    "/worker/v1/token",
+    summary="Exchange the worker token for a new one",
+    description="The old one stays valid for 60 seconds.",
+    access=Access.WORKER,
+    answers={200: Answer(TokenResponse)},
+)
+async def rotate_token(request: web.Request) -> web.Response:
+    token = await _new_token(request, request[WORKER].worker_id)
+    expires_in_s = request.app[SETTINGS].lease.worker_token_s
+    return _answer(TokenResponse(token=token, token_expires_in_s=expires_in_s))
+
+
+def _check_registration(body: RegisterRequest) -> None:
+    if not body.protocol.min <= PROTOCOL_VERSION <= body.protocol.max:
+        raise invalid(
+            "protocol",
+            f"{body.protocol.min} to {body.protocol.max} is not spoken here, "
+            f"but version {PROTOCOL_VERSION} is: install a worker that speaks it",
+        )
+    names = [engine.name for engine in body.engines]
+    if len(set(names)) != len(names):
+        raise invalid("engines", "must not name an engine twice")
+    if TaskKind.PREPARE in names:
+        raise invalid("engines", f"must not be named {TaskKind.PREPARE}: every worker prepares")
+
+
+async def _new_token(request: web.Request, worker_id: WorkerId) -> str:
+    token = make_token(TokenKind.WORKER)
+    ttl_s = request.app[SETTINGS].lease.worker_token_s
+    await workers.add_token(request.app[STORE], worker_id, hash_token(token), ttl_s=ttl_s)
+    return token
+
+
+# --- claim and start ------------------------------------------------------------------------------
+
+
+@operations.post(
+    "/worker/v1/claim",
+    summary="Ask for tasks",
+    description="Held until there are some, for at most the interval `claim_s`; 204: there were "
+    "none. The same `claim_id` again gets the same answer.",
+    access=Access.WORKER,
+    body=ClaimRequest,
+    answers={200: Answer(ClaimResponse), 204: Answer(description="Nothing to do; claim again.")},
+)
+async def claim(request: web.Request, body: ClaimRequest) -> web.Response:
+    worker = request[WORKER]
+    claim_id = _claim_id(body)
+    tokens = lease_tokens(worker.token, claim_id, min(body.slots, MOST_OFFERS))
+    with request.app[HOLDING].hold_claim(
+        request,
+        worker.worker_id,
+        "tasks",
+        worker_topic(worker.worker_id),
+        timeout_s=request.app[SETTINGS].lease.claim_s,
+    ) as hold:
+        offers = await _offers(request, hold, claim_id, [hash_token(token) for token in tokens])
+    tasks = task_specs(offers, tokens, request.app[SEALER])
+    if not tasks:
+        return web.Response(status=204)
+    log.info("tasks.offered", worker_id=worker.worker_id, tasks=[task.task_id for task in tasks])
+    return _answer(ClaimResponse(tasks=tasks))
+
+
+async def _offers(
+    request: web.Request, hold: Hold, claim_id: UUID, token_hashes: list[bytes]
+) -> list[Offer]:
+    """Claim now and on each wake-up, until there is something or the hold is over."""
+    store, worker_id = request.app[STORE], request[WORKER].worker_id
+    wait_s: float | None = _SECOND_LOOK_S
+    while not (hold.is_over or hold.is_abandoned):
+        async with request.app[HOLDING].claim_turns:
+            offers = await attempts.claim(
+                store,
+                worker_id,
+                claim_id=claim_id,
+                token_hashes=token_hashes,
+                head_start_s=HEAD_START_S,
+            )
+        if offers:
+            return offers
+        is_woken = await hold.news(wait_s)
+        wait_s = _SECOND_LOOK_S if is_woken else None
+    return []
+
+
+def _claim_id(body: ClaimRequest) -> UUID:
+    try:
+        return UUID(body.claim_id)
+    except ValueError:
+        raise invalid("claim_id", "must be a UUID") from None
+
+
+@operations.post(
+    "/worker/v1/start",
+    summary="Start attempts that were offered",
+    access=Access.WORKER,
+    body=StartRequest,
+    answers={200: Answer(StartResponse)},
+)
+async def start(request: web.Request, body: StartRequest) -> web.Response:
+    proofs = [proof(ref.attempt_id, ref.lease_token) for ref in body.attempts]
+    running = await attempts.start(request.app[STORE], request[WORKER].worker_id, proofs)
+    verdicts = [
+        StartVerdict(
+            attempt_id=one.attempt_id,
+            verdict="running" if one.attempt_id in running else "lease_lost",
+        )
+        for one in proofs
+    ]
+    return _answer(StartResponse(attempts=verdicts))
+
+
+# --- heartbeat ------------------------------------------------------------------------------------
+
+
+@operations.post(
+    "/worker/v1/heartbeat",
+    summary="Say what the worker holds, hear orders",
+    description="Recorded on arrival; answered at once when there is an order, else after the "
+    "interval `heartbeat_s`, or at once with `hold` false.",
+    access=Access.WORKER,
+    body=HeartbeatRequest,
+    answers={200: Answer(HeartbeatResponse)},
+)
+async def heartbeat(request: web.Request, body: HeartbeatRequest) -> web.Response:
+    settings, worker_id = request.app[SETTINGS], request[WORKER].worker_id
+    hold_s = settings.lease.heartbeat_s if body.hold else 0.0
+    # Listening comes first: an order given while the beat is recorded ends the wait.
+    with request.app[HOLDING].hold(request, worker_topic(worker_id), timeout_s=hold_s) as hold:
+        answer = await _beat(request, body)
+        if not _is_order(answer, body) and await hold.news() and not hold.is_abandoned:
+            answer = await _beat(request, body)
+    return _answer(_heartbeat_answer(answer, settings))
+
+
+async def _beat(request: web.Request, body: HeartbeatRequest) -> BeatAnswer:
+    store, settings, worker_id = (
+        request.app[STORE],
+        request.app[SETTINGS],
+        request[WORKER].worker_id,
+    )
+    beats = [
+        ProgressBeat(AttemptId(beat.attempt_id), beat.phase, beat.files_done, beat.files_planned)
+        for beat in body.attempts
+    ]
+    lease_s = settings.lease.lease_s
+    answer = await attempts.beat(
+        store, worker_id, beats, is_draining=body.is_draining, lease_s=lease_s
+    )
+    if answer.forgotten:
+        await lose_attempts(
+            store,
+            [worker_id],
+            max_resets=settings.scheduler.max_resets,
+            attempt_ids=sorted(answer.forgotten),
+        )
+    return answer
+
+
+def _is_order(answer: BeatAnswer, body: HeartbeatRequest) -> bool:
+    """Tell whether the worker must hear the answer now. A pause only stops offers: no hurry."""
+    must_drain = answer.directive == "drain" and not body.is_draining
+    return bool(answer.cancelled or answer.unknown or must_drain)
+
+
+def _heartbeat_answer(answer: BeatAnswer, settings: Settings) -> HeartbeatResponse:
+    directives: list[Literal["drain", "pause"]] = []
+    if answer.directive == "drain":
+        directives = ["drain"]
+    elif answer.directive == "pause":
+        directives = ["pause"]
+    return HeartbeatResponse(
+        known=sorted(answer.known),
+        cancel=[
+            Cancel(attempt_id=attempt_id, mode="abort", reason=reason)
+            for attempt_id, reason in sorted(answer.cancelled.items())
+        ],
+        unknown=sorted(answer.unknown),
+        directives=directives,
+        intervals=_intervals(settings),
+    )
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+@operations.post(
+    "/worker/v1/results",
+    summary="Report how attempts ended",
+    description="Each result has its own verdict. The same body again gets the same answer.",
+    access=Access.WORKER,
+    body=ResultsRequest,
+    answers={200: Answer(ResultsResponse)},
+)
+async def report_results(request: web.Request, body: ResultsRequest) -> web.Response:
+    for index, result in enumerate(body.results):
+        _check_result(result, f"results.{index}")
+    verdicts = [await _judge(request, result) for result in body.results]
+    return _answer(ResultsResponse(results=verdicts))
+
+
+def _check_result(result: AttemptResult, where: str) -> None:
+    """Refuse what contradicts itself: no worker can mean it."""
+    succeeded = result.outcome is Outcome.SUCCEEDED
+    if result.outcome is Outcome.LOST:
+        raise invalid(f"{where}.outcome", "must not be lost: that is for the server to find")
+    if succeeded != (result.reason is None):
+        raise invalid(f"{where}.reason", "must be given exactly when the outcome is not succeeded")
+    if result.reason is not None and result.reason not in REPORTABLE:
+        raise invalid(f"{where}.reason", f"must not be {result.reason}: that is the server's own")
+    if (result.outcome is Outcome.CANCELLED) != (result.reason is Reason.CANCELLED):
+        raise invalid(f"{where}.reason", "cancelled belongs to the outcome cancelled")
+    names = [artifact.name for artifact in result.artifacts]
+    if succeeded and result.prepare is None and RESULT_ARTIFACT not in names:
+        raise invalid(f"{where}.artifacts", f"must have {RESULT_ARTIFACT}: an engine's findings")
+
+
+async def _judge(request: web.Request, result: AttemptResult) -> ResultVerdict:
+    store, worker_id = request.app[STORE], request[WORKER].worker_id
+    attempt_proof = proof(result.attempt_id, result.lease_token)
+    task_id = await attempts.held(store, worker_id, attempt_proof)
+    if task_id is not None:
+        # Not held: lost, or accepted before; `finish` tells which.
+        ids = task_id, attempt_proof.attempt_id
+        log_bytes = await blobs.size(store, *ids, blobs.LOG) or 0
+        if log_bytes < result.log_bytes:
+            return ResultVerdict(
+                attempt_id=result.attempt_id, verdict="log_incomplete", log_bytes=log_bytes
+            )
+        there = {
+            (a.name, a.size_bytes, a.sha256.hex()) for a in await blobs.artifacts_of(store, *ids)
+        }
+        if not {(a.name, a.size_bytes, a.sha256) for a in result.artifacts} <= there:
+            return ResultVerdict(attempt_id=result.attempt_id, verdict="artifact_missing")
+    verdict = await attempts.finish(
+        store, worker_id, _finished(result), retry=request.app[SETTINGS].scheduler
+    )
+    log.info(
+        "attempt.finished" if verdict is FinishVerdict.ACCEPTED else "result.refused",
+        attempt_id=result.attempt_id,
+        worker_id=worker_id,
+        outcome=result.outcome.value,
+        reason=result.reason.value if result.reason else None,
+    )
+    return ResultVerdict(attempt_id=result.attempt_id, verdict=verdict.value)
+
+
+def _finished(result: AttemptResult) -> Finished:
+    values = result.model_dump(mode="json", exclude={"lease_token"})
+    attempt_proof = proof(result.attempt_id, result.lease_token)
+    return Finished(
+        attempt_id=attempt_proof.attempt_id,
+        token_hash=attempt_proof.token_hash,
+        outcome=result.outcome,
+        reason=result.reason,
+        message=result.message,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        result=values,
+        body_hash=hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).digest(),
+    )
+
+
+@operations.post(
+    "/worker/v1/goodbye",
+    summary="Give back what was offered and not started",
+    access=Access.WORKER,
+    body=GoodbyeRequest,
+    answers={200: Answer(GoodbyeResponse)},
+)
+async def goodbye(request: web.Request, body: GoodbyeRequest) -> web.Response:
+    worker_id = request[WORKER].worker_id
+    released = await attempts.release(request.app[STORE], worker_id)
+    log.info("worker.left", worker_id=worker_id, reason=body.reason, released=released)
+    return _answer(GoodbyeResponse(released=released))
+
+
+# --- what every answer is made of -----------------------------------------------------------------
+
+
+def _answer(message: Message) -> web.Response:
+    return bare(message.model_dump(mode="json"))
+
+
+def _intervals(settings: Settings) -> Intervals:
+    lease = settings.lease
+    return Intervals(
+        claim_s=lease.claim_s,
+        heartbeat_s=lease.heartbeat_s,
+        lease_s=lease.lease_s,
+        fence_s=lease.fence_s,
+        start_s=lease.start_s,
+        log_s=lease.log_s,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    limits = settings.limits
+    return Limits(
+        log_bytes=int(limits.log_bytes),
+        artifact_bytes=int(limits.artifact_bytes),
+        artifacts=limits.artifacts,
+    )

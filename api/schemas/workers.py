@@ -1,0 +1,43 @@
+"""Workers on the wire, as operators see them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+
+class WorkerEngine(TypedDict):
+    """An engine a worker offers."""
+
+    name: str
+    version: str
+    module: str
+    languages: list[str]
+
+
+class WorkerItem(TypedDict):
+    """A worker."""
+
+    id: int
+    name: str
+    #: `live`, `draining`, `paused` or `lost`
+    state: Literal["live", "draining", "paused", "lost"]
+    version: str
+    isolation: str
+    tags: list[str]
+    engines: list[WorkerEngine]
+    slots: int
+    slots_used: int
+    #: Attempts it holds, offered ones included.
+    attempts: list[int]
+    register_time: str
+    last_seen: str | None
+
+
+class Directed(TypedDict):
+    """What a worker was asked for."""
+
+    id: int
+    #: `drain`, `pause`; null: go on.
+    directive: Literal["drain", "pause"] | None
