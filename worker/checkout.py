@@ -200,7 +200,7 @@ class MirrorCache:
                 break
             if folder == keep:
                 continue
-            with suppress(TimeoutError):
+            with suppress(MirrorLocked):
                 async with self._locked(folder, fcntl.LOCK_EX, timeout_s=0):
                     await asyncio.to_thread(remove_tree, folder)
                     total -= size
@@ -297,7 +297,7 @@ class MirrorCache:
         packs = await asyncio.to_thread(_count, mirror.git_dir / "objects" / "pack")
         if packs > _GC_EVERY_PACKS:
             result = await mirror.ask("gc", "--quiet", timeout_s=_LOCAL_TIMEOUT_S * 10)
-            _raise_when_damaged(result)
+            _raise_when_damaged(result, mirror)
 
     def _measured(self) -> list[tuple[float, int, Path]]:
         """Return (last use, bytes, folder) of every mirror."""
@@ -313,6 +313,14 @@ class MirrorDamaged(ScmError):
     """A mirror cannot be read any more: thrown away and fetched anew, it will be fine."""
 
     def __init__(self, message: str) -> None:
+        super().__init__(Reason.CHECKOUT_FAILED, message, is_transient=True)
+
+
+class MirrorLocked(ScmError):
+    """A mirror was in use by others for longer than one waits."""
+
+    def __init__(self) -> None:
+        message = "the mirror stayed locked: other attempts of this repository take too long"
         super().__init__(Reason.CHECKOUT_FAILED, message, is_transient=True)
 
 
@@ -381,14 +389,16 @@ async def _fetch_ref(
         max_file_bytes=_PACK_BYTES,
         pass_fds=(mirror.lock,),
     )
-    _raise_when_damaged(result)
+    _raise_when_damaged(result, mirror)
     raise_unless_ok(result, wanted.address, timeout_s=timeout_s)
 
 
-def _raise_when_damaged(result: GitResult) -> None:
+def _raise_when_damaged(result: GitResult, mirror: Mirror) -> None:
+    if result.is_ok or result.ended != "exit":
+        return
     # What the remote says comes with a prefix, and must not cost us the mirror.
     own = "\n".join(line for line in result.stderr.splitlines() if not line.startswith("remote:"))
-    if not result.is_ok and _CORRUPT.search(own) and "does not appear" not in own:
+    if "does not appear" not in own and (_CORRUPT.search(own) or str(mirror.git_dir) in own):
         raise MirrorDamaged(f"the mirror is damaged: {last_words(own)}")
 
 
@@ -412,7 +422,7 @@ async def _take(lock: int, kind: int, timeout_s: float) -> None:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if loop.time() >= deadline:
-                raise TimeoutError("the mirror stayed locked") from None
+                raise MirrorLocked from None
         else:
             return
         await asyncio.sleep(pause)

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import resource
-import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -166,8 +165,8 @@ class Sandbox:
     ) -> dict[str, Any]:
         """Write the command's inputs and the supervisor's spec."""
         scratch = place.out / SCRATCH
-        if scratch.is_symlink():
-            scratch.unlink()
+        if scratch.is_symlink() or not scratch.is_dir():
+            tree.remove_tree(scratch)
         scratch.mkdir(mode=0o700, exist_ok=True)
         for name, content in command.inputs.items():
             _write_fresh(_below(place.out, name), content)
@@ -237,17 +236,13 @@ class SupervisedRun:
         """Return how many lines the progress file has. Reads what is new, 1 MiB at most."""
         if self._progress is None:
             return 0
-        try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            descriptor = os.open(self._progress, flags)
-        except OSError:
-            return self._progress_lines
-        with os.fdopen(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file = tree.open_regular(self._progress)
+        if file is not None:
+            with file:
                 file.seek(self._progress_offset)
                 chunk = file.read(1 << 20)
-                self._progress_offset += len(chunk)
-                self._progress_lines += chunk.count(b"\n")
+            self._progress_offset += len(chunk)
+            self._progress_lines += chunk.count(b"\n")
         return self._progress_lines
 
     async def wait(self) -> RunResult:
@@ -410,8 +405,8 @@ def _below(folder: Path, name: str) -> Path:
 
 
 def _write_fresh(path: Path, content: bytes) -> None:
-    """Write a file anew: a link or a pipe an earlier command left in its place is not followed."""
-    path.unlink(missing_ok=True)
+    """Write a file anew, whatever an earlier command left in its place."""
+    tree.remove_tree(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
         file.write(content)

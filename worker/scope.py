@@ -70,12 +70,12 @@ def parse_tree(listing: bytes) -> list[tuple[str, str]]:
     no report could name them.
     """
     files = []
-    for entry in listing.split(b"\0"):
+    for entry in filter(None, listing.split(b"\0")):
         head, _, name = entry.partition(b"\t")
-        mode, *rest = head.split()
+        mode, _, blob = head.split()
         if mode in _REGULAR:
             try:
-                files.append((name.decode("utf-8"), rest[1].decode("ascii")))
+                files.append((name.decode("utf-8"), blob.decode("ascii")))
             except UnicodeDecodeError:
                 continue
     return files

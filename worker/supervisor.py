@@ -17,6 +17,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _MAX_LINE = 4096
 
 def descendants(pid: int) -> list[int]:
     """Return every process below *pid*. Orphans stay below a subreaper, so none escapes."""
+    if not Path("/proc/self/task", str(threading.get_native_id()), "children").exists():
+        return descendants_by_parent(pid)
     found: list[int] = []
     pending = [pid]
     while pending:
@@ -43,6 +46,23 @@ def descendants(pid: int) -> list[int]:
                     children = [int(child) for child in file.read().split()]
                 found.extend(children)
                 pending.extend(children)
+    return found
+
+
+def descendants_by_parent(pid: int) -> list[int]:
+    """Return the same from all processes' parents: slower, for kernels that list no children."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:  # noqa: PTH123
+                parent = int(file.read(4096).rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry))
+    found: list[int] = []
+    pending = [pid]
+    while pending:
+        below = children.get(pending.pop(), [])
+        found.extend(below)
+        pending.extend(below)
     return found
 
 

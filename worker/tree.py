@@ -5,18 +5,18 @@ Everything below is what an engine or a repository left behind: names, links and
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import stat
-from collections.abc import Callable
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from worker.supervisor import descendants, is_alive, signal_all, tagged
 
 _SWEEPS = 200
+_COREUTIL_S = 600
 
 
 def remove_tree(path: Path) -> None:
@@ -24,36 +24,53 @@ def remove_tree(path: Path) -> None:
 
     Never follows a link. Blocks: call it in a thread.
     """
-
-    def unlock(function: Callable[..., Any], name: str, _: Any) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).parent.chmod(0o700)
-            if stat.S_ISDIR(os.lstat(name).st_mode):
-                Path(name).chmod(0o700)
-            if function in {os.open, os.scandir, os.listdir}:
-                remove_tree(Path(name))
-            else:
-                function(name)
-
-    if path.is_symlink() or path.is_file():
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
-    elif path.exists():
-        shutil.rmtree(path, onerror=unlock)
+        return
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except (OSError, RecursionError):
+        # Read-only folders, or more levels than Python descends: these two manage both.
+        _coreutil("chmod", "-R", "u+rwx", path)
+        _coreutil("rm", "-rf", path)
 
 
 def make_read_only(path: Path) -> None:
     """Take the right to write from a folder and all below it. Blocks."""
-    for folder, _, files in os.walk(path, topdown=False):
-        for name in files:
-            file = Path(folder, name)
-            mode = file.lstat().st_mode
-            if stat.S_ISREG(mode):
-                file.chmod(stat.S_IMODE(mode) & ~0o222)
-        Path(folder).chmod(0o555)
+    _coreutil("chmod", "-R", "a-w", path)
 
 
-def read_output(path: Path, *, max_bytes: int) -> bytes | None:
-    """Return what an engine wrote, None when there is no such regular file of that size.
+def clear_leftovers(folder: Path) -> int:
+    """Remove the folders of attempts of an earlier life, killing what runs under their names.
+
+    Each entry's name is the tag its processes carry. Returns how many there were. Blocks.
+    """
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    for entry in entries:
+        sweep(entry.name)
+        remove_tree(entry)
+    return len(entries)
+
+
+def _coreutil(program: str, option: str, argument: str | Path, path: Path | None = None) -> None:
+    words = [program, option, "--", *(str(each) for each in (argument, path) if each is not None)]
+    done = subprocess.run(
+        words,
+        check=False,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_COREUTIL_S,
+    )
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip()[-300:]
+        raise OSError(f"{program} failed below {path or argument}: {said}")
+
+
+def open_regular(path: Path) -> IO[bytes] | None:
+    """Open what an engine wrote, None when it is not a regular file.
 
     Neither follows a link nor waits at a pipe that an engine put in the file's place.
     """
@@ -61,11 +78,20 @@ def read_output(path: Path, *, max_bytes: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
-            return None
-        return file.read(max_bytes)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return os.fdopen(descriptor, "rb")
+
+
+def read_output(path: Path, *, max_bytes: int) -> bytes | None:
+    """Return what an engine wrote, None when it is no regular file or a longer one."""
+    file = open_regular(path)
+    if file is None:
+        return None
+    with file:
+        content = file.read(max_bytes + 1)
+    return content if len(content) <= max_bytes else None
 
 
 def sweep(tag: str) -> int:

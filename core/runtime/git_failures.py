@@ -82,7 +82,7 @@ _MEANINGS: tuple[tuple[re.Pattern[str], Reason, str], ...] = tuple(
             "the branch or commit does not exist in the repository",
         ),
         (
-            r"fsck error|in packed object|\bbadTree|invalid path",
+            r"^error: object .*: |fsck error|in packed object|invalid path",
             Reason.SCM_REFUSED,
             "the repository contains objects that git considers broken or dangerous",
         ),
@@ -95,12 +95,13 @@ def scm_error(stderr: str, *, url: str) -> ScmError:
 
     What is not recognised counts as unreachable: worth another try, bounded by whoever tries.
     """
-    detail = last_words(stderr)
     for pattern, reason, advice in _MEANINGS:
-        if pattern.search(stderr):
-            return ScmError(reason, _message(url, advice, detail))
+        for line in stderr.splitlines():
+            if pattern.search(line):
+                return ScmError(reason, _message(url, advice, _shown(line)))
     advice = "the repository cannot be reached"
-    return ScmError(Reason.SCM_UNREACHABLE, _message(url, advice, detail), is_transient=True)
+    message = _message(url, advice, last_words(stderr))
+    return ScmError(Reason.SCM_UNREACHABLE, message, is_transient=True)
 
 
 def too_slow(*, url: str, timeout_s: float) -> ScmError:
@@ -113,7 +114,11 @@ def last_words(stderr: str) -> str:
     """Return what git said last that is an error, short and printable."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     telling = [line for line in lines if line.lower().startswith(("fatal:", "error:"))] or lines
-    text = redact(telling[-1]) if telling else ""
+    return _shown(telling[-1]) if telling else ""
+
+
+def _shown(line: str) -> str:
+    text = redact(line.strip())
     return "".join(char if char.isprintable() else "?" for char in text)[:_DETAIL]
 
 

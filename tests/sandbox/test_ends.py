@@ -21,7 +21,7 @@ from tests.sandbox.conftest import limits, living, python, shell, until
 from worker import sandbox as sandbox_module
 from worker.engines.base import Command
 from worker.sandbox import Cause, Place, Sandbox, SupervisedRun
-from worker.supervisor import descendants, is_alive
+from worker.supervisor import descendants, descendants_by_parent, is_alive
 
 LEASE = 60.0
 
@@ -366,6 +366,36 @@ async def test_a_supervisor_that_hangs_is_killed_with_its_tree(
 
     assert result.cause is Cause.SUPERVISOR_LOST
     assert living(place.tag) == []
+
+
+async def test_a_supervisor_that_is_told_to_end_ends_its_tree(
+    sandbox: Sandbox, place: Place
+) -> None:
+    run = await start_stubborn(sandbox, place, limits())
+
+    os.kill(run.pid, signal.SIGTERM)
+    result = await asyncio.wait_for(run.wait(), 10)
+
+    assert result.cause is Cause.LEASE
+    assert living(place.tag) == []
+
+
+async def test_both_ways_of_finding_descendants_agree(sandbox: Sandbox, place: Place) -> None:
+    run = await start_stubborn(sandbox, place, limits())
+    try:
+        slow: set[int] = set()
+
+        def agree() -> bool:  # the script starts a `sleep` each second
+            slow.clear()
+            slow.update(descendants_by_parent(run.pid))
+            return set(descendants(run.pid)) == slow
+
+        await until(agree, within_s=5)
+        assert set(living(place.tag)) <= slow
+        assert len(slow) >= 4
+    finally:
+        run.cancel("abort")
+        await run.wait()
 
 
 DAEMON_OF_ITS_OWN = """

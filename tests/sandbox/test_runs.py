@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,36 @@ async def test_a_link_planted_by_an_earlier_command_is_not_written_through(
     assert result.ended.exit_code == 0
     assert victim.read_text() == "precious"
     assert (place.out / "report").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("plant", ["mkdir -p {0}/x; touch {0}/x/y", "mkfifo {0}", "ln -s / {0}"])
+async def test_whatever_stands_in_an_outputs_place_is_replaced(
+    sandbox: Sandbox, place: Place, plant: str
+) -> None:
+    names = ("report", "input", "progress", ".scratch")
+    script = "rm -rf .scratch; " + "; ".join(plant.format(name) for name in names)
+    await sandbox.run(shell(f"cd {place.out}; {script}"), place, limits(), lease_s=LEASE)
+    command = shell("echo x; echo $HOME > $HOME/y", inputs={"input": b"y"}, stdout="report")
+    command = replace(command, progress="progress")
+
+    run = await sandbox.start(command, place, limits(), lease_s=LEASE)
+    result = await run.wait()
+
+    assert result.ended.exit_code == 0, place.log.read_text()
+    assert (place.out / "report").read_text() == "x\n"
+    assert (place.out / ".scratch" / "y").is_file()
+    assert run.progress() == 0
+
+
+async def test_a_progress_file_replaced_by_something_else_is_no_progress(
+    sandbox: Sandbox, place: Place
+) -> None:
+    script = f"cd {place.out}; rm done; mkdir done"
+    run = await sandbox.start(shell(script, progress="done"), place, limits(), lease_s=LEASE)
+
+    await run.wait()
+
+    assert run.progress() == 0
 
 
 @pytest.mark.parametrize("name", ["../escape", "/etc/passwd", "", ".", "..", "a/b", ".scratch"])

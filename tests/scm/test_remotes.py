@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -291,6 +292,15 @@ async def tls(tmp_path: Path, http: HttpServer) -> AsyncIterator[tuple[str, Path
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
     yield f"https://localhost:{runner.addresses[0][1]}", pem
     await runner.cleanup()
+
+
+async def test_git_runs_on_uvloop_too(http: HttpServer, repo: Repo) -> None:
+    head = repo.commit({"a": "1"})
+
+    def elsewhere() -> str:
+        return uvloop.run(REMOTE.ls_remote(f"{http.url}/repo/.git", "main"))
+
+    assert await asyncio.to_thread(elsewhere) == head
 
 
 async def test_a_certificate_nobody_vouches_for_is_untrusted(

@@ -1,0 +1,90 @@
+"""What engines and repositories leave behind is removed and read whatever it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.sandbox.conftest import living
+from worker.tree import clear_leftovers, make_read_only, read_output, remove_tree
+
+
+def test_read_only_folders_are_removed_and_links_are_not_followed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("x")
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "b" / "file").write_text("x")
+    (tree / "link").symlink_to(kept)
+    make_read_only(tree)
+    (tree / "a").chmod(0)
+
+    remove_tree(tree)
+    remove_tree(tree)
+
+    assert not tree.exists()
+    assert (kept / "file").read_text() == "x"
+    assert kept.stat().st_mode & 0o200
+
+
+def test_a_link_is_removed_and_its_target_stays(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+
+    remove_tree(tmp_path / "link")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_a_tree_deeper_than_any_path_may_be_long_is_removed(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    before = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(top)
+        for _ in range(3000):
+            Path("deep").mkdir()
+            os.chdir("deep")
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+    remove_tree(top)
+
+    assert not top.exists()
+
+
+def test_outputs_are_read_only_when_regular_and_of_that_size(tmp_path: Path) -> None:
+    (tmp_path / "report").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    os.mkfifo(tmp_path / "pipe")
+
+    assert read_output(tmp_path / "report", max_bytes=5) == b"12345"
+    assert read_output(tmp_path / "report", max_bytes=4) is None
+    for name in ("link", "pipe", "missing", "."):
+        assert read_output(tmp_path / name, max_bytes=1 << 20) is None
+
+
+@pytest.mark.timeout(30)
+def test_leftovers_of_an_earlier_life_are_killed_and_removed(tmp_path: Path) -> None:
+    tag = f"test-{uuid4().hex}"
+    (tmp_path / "attempts" / tag).mkdir(parents=True)
+    environment = {"PATH": "/usr/bin:/bin", "KENNEL_TASK": tag}
+    orphan = subprocess.Popen(["setsid", "sleep", "1000"], env=environment)
+    other = subprocess.Popen(["sleep", "1000"], env=environment | {"KENNEL_TASK": tag + "0"})
+    try:
+        assert clear_leftovers(tmp_path / "attempts") == 1
+
+        assert orphan.wait(5) == -9
+        assert living(tag) == []
+        assert other.poll() is None
+        assert list((tmp_path / "attempts").iterdir()) == []
+        assert clear_leftovers(tmp_path / "missing") == 0
+    finally:
+        other.kill()
+        other.wait()
