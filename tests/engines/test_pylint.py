@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,7 @@ def test_rules_across_files_count_on_full_scans_only(
     partial = run(pylint, make_task(source, ["a.py", "b.py"], all_files=["a.py", "b.py", "c.py"]))
 
     assert full.of_rule("duplicate-code")
+    assert "pylint: comparing files, pair 1" in full.log
     assert partial.of_rule("duplicate-code") == []
 
 
@@ -396,3 +398,23 @@ def test_a_python_without_pylint_is_not_usable(tmp_path: Path) -> None:
 
     assert not probe.is_usable
     assert probe.problem
+
+
+@pytest.mark.parametrize(
+    "limit", [["timeout", "-s", "KILL", "0.2"], ["prlimit", "--fsize=64"], ["prlimit", "--cpu=1"]]
+)
+def test_a_pylint_that_is_killed_or_cannot_write_has_failed(
+    pylint: PylintEngine, tree: Tree, make_task: MakeTask, limit: list[str]
+) -> None:
+    if shutil.which(limit[0]) is None:
+        pytest.skip(f"{limit[0]} is not installed")
+    big = "".join(f"def f{n}(a):\n    return [b for b in a if b is f{n}]\n" for n in range(3000))
+    task = make_task(tree({"a.py": big}))
+    (command,) = pylint.plan(task)
+
+    limited = replace(command, argv=[*limit, *command.argv])
+    ended = run_command(task, limited, task.out / "log")
+
+    assert ended.exit_code != 0
+    assert not (task.out / "pylint.json").exists()
+    assert pylint.judge(task, [ended]).reason is Reason.ENGINE_FAILED

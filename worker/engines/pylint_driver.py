@@ -14,12 +14,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
+from pylint.checkers.symilar import Symilar
 from pylint.config import find_default_config_files
 from pylint.interfaces import HIGH
 from pylint.lint import PyLinter, Run
@@ -41,6 +43,8 @@ _NOT_NEEDED = ("__main__", "pyreverse", "testutils", "dill.tests", "encodings.mb
 
 #: Every so many parsed files a line goes to the log, so that a long start is no silence.
 _PARSED_STEP = 100
+#: And every so many seconds while files are compared with one another, which is quadratic.
+_COMPARING_STEP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,10 @@ class ExactLinter(PyLinter):
 
     def check(self, files_or_modules: Sequence[str]) -> None:  # noqa: ARG002 - a placeholder
         self.initialize()
+        for checker in self.get_checkers():
+            if isinstance(checker, Symilar):
+                # pylint offers no hook there.
+                setattr(checker, "_find_common", _audible(checker._find_common))  # noqa: B010, SLF001
         paths = [self.source / name for name in self.job.files]
         roots = list(dict.fromkeys(str(_package_root(path, self.source)) for path in paths))
         with augmented_sys_path(roots), self._astroid_module_checker() as check_module:
@@ -150,6 +158,22 @@ class ExactLinter(PyLinter):
 
     def _done(self, number: int) -> None:
         self.progress.write(json.dumps(self.job.files[number]).encode() + b"\n")
+
+
+def _audible(compare: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the comparison of two files say now and then that it goes on."""
+    said_at = -_COMPARING_STEP_S
+    pairs = 0
+
+    def comparing(*arguments: Any) -> Any:
+        nonlocal said_at, pairs
+        pairs += 1
+        if time.monotonic() - said_at >= _COMPARING_STEP_S:
+            said_at = time.monotonic()
+            sys.stderr.write(f"pylint: comparing files, pair {pairs}\n")
+        return compare(*arguments)
+
+    return comparing
 
 
 class ExactRun(Run):
