@@ -282,7 +282,7 @@ class Attempt:
         )
         ends_at = self._tools.clock.monotonic() + self._limits.wall_s
         for command in commands:
-            left_s = max(0.1, ends_at - self._tools.clock.monotonic())
+            left_s = max(0.1, round(ends_at - self._tools.clock.monotonic(), 2))
             limits = self._limits.model_copy(update={"wall_s": left_s})
             ended = await self._run_one(command, place, limits)
             self._ended.append(ended)

@@ -8,11 +8,12 @@ result is accepted. Whatever a part of it does is that part's module's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
+from core.protocol.messages import AttemptResult
 from core.runtime import systemd
 from core.runtime.logs import get_logger
 from core.runtime.loops import EventWake, Loop, LoopHealth, LoopRun, run_loop
@@ -22,6 +23,7 @@ from worker.client import CallRefused, ServerUnavailable, Unauthorized
 from worker.enrolment import EnrolmentRefused
 from worker.heartbeat import Fence, Heartbeat
 from worker.roster import Roster
+from worker.spool import Entry
 
 log = get_logger(__name__)
 
@@ -89,6 +91,7 @@ class Daemon:
             on_directives=self._follow_directives,
         )
         self._claimer = Claimer(tools, roster, self._heartbeat)
+        self._leftovers: Sequence[tuple[Entry, AttemptResult]] = ()
         self._directives: frozenset[str] = frozenset()
         self._drain_ordered = asyncio.Event()
 
@@ -145,6 +148,8 @@ class Daemon:
                 except Unauthorized:
                     break
         await enrolment.open()
+        # The new identity may deliver what the old one could not.
+        self._leftovers = await self._tools.spool.load()
 
     def _parts(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """Yield all that runs beside the claims, until everything is delivered."""
@@ -161,8 +166,7 @@ class Daemon:
         await run_loop(LoopRun(body, wake or EventWake(), _IDLE_S), self._health)
 
     async def _deliver_leftovers(self) -> None:
-        """Deliver what the identity of the last run could not: the new one may."""
-        for entry, result in await self._tools.spool.load():
+        for entry, result in self._leftovers:
             await self._tools.reporter.submit(entry, result)
 
     # --- orders ------------------------------------------------------------------------------
