@@ -15,6 +15,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -140,7 +141,8 @@ class Sandbox:
 
         A command that cannot be started ends with exit code 127 and a line in the log.
         """
-        spec = await asyncio.to_thread(self._lay_out, command, place, limits, lease_s)
+        lease_ends = time.clock_gettime(time.CLOCK_BOOTTIME) + lease_s
+        spec = await asyncio.to_thread(self._lay_out, command, place, limits, lease_ends)
         path = place.control / "spec.json"
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
@@ -161,7 +163,7 @@ class Sandbox:
         return await (await self.start(command, place, limits, lease_s=lease_s)).wait()
 
     def _lay_out(
-        self, command: Command, place: Place, limits: TaskLimits, lease_s: float
+        self, command: Command, place: Place, limits: TaskLimits, lease_ends: float
     ) -> dict[str, Any]:
         """Write the command's inputs and the supervisor's spec."""
         scratch = place.out / SCRATCH
@@ -174,7 +176,7 @@ class Sandbox:
             if output is not None:
                 _write_fresh(_below(place.out, output), b"")
         spec = _spec(self._wrapped(command, place), command, place, limits)
-        spec |= {"lease_s": lease_s, "is_wrapped": self.level is Isolation.BWRAP}
+        spec |= {"lease_ends": lease_ends, "is_wrapped": self.level is Isolation.BWRAP}
         Path(spec["result"]).unlink(missing_ok=True)
         _write_fresh(place.control / "spec.json", json.dumps(spec).encode())
         return spec
@@ -221,7 +223,7 @@ class SupervisedRun:
 
     def extend_lease(self, seconds: float) -> None:
         """Let the tree live that long from now on; never shortens. Never blocks or raises."""
-        self._order(f"lease {seconds:.3f}")
+        self._order(f"lease {time.clock_gettime(time.CLOCK_BOOTTIME) + seconds:.3f}")
 
     def cancel(self, mode: Literal["graceful", "abort"]) -> None:
         """End the tree: TERM, the command's grace, KILL; with `abort` KILL at once.

@@ -1,9 +1,9 @@
 """Keep one command's process tree inside its limits and its lease, and leave nothing of it alive.
 
 A small process of its own, started as `python -I -S -B supervisor.py <spec>`; it imports the
-standard library only. Orders arrive as lines on standard input (`lease <seconds>`,
-`cancel graceful`, `cancel abort`); the end of that pipe, or of the lease by CLOCK_BOOTTIME, means
-that the daemon is gone or stopped, and kills the tree. How it ended is one JSON file, written once.
+standard library only. Orders arrive as lines on standard input (`lease <end by CLOCK_BOOTTIME>`,
+`cancel graceful`, `cancel abort`); the end of that pipe, or of the lease, means that the daemon is
+gone or stopped, and kills the tree. How it ended is one JSON file, written once.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Supervisor:
         self.detail = ""
         self.max_rss = 0
         self.cpu_s = 0.0
-        self.lease_ends = time.clock_gettime(time.CLOCK_BOOTTIME) + spec["lease_s"]
+        # Points in time, not spans: what was read late must not live longer for it.
+        self.lease_ends = float(spec["lease_ends"])
         self.started = time.monotonic()
         self.ending_at: float | None = None
         self.moved_at = self.started
@@ -205,11 +206,9 @@ class Supervisor:
 
     def obey(self, words: list[str]) -> None:
         match words:
-            case ["lease", seconds]:
+            case ["lease", end]:
                 with contextlib.suppress(ValueError):
-                    now = time.clock_gettime(time.CLOCK_BOOTTIME)
-                    # An extension never shortens: lines may be read late, after a longer one.
-                    self.lease_ends = max(self.lease_ends, now + float(seconds))
+                    self.lease_ends = max(self.lease_ends, float(end))
             case ["cancel", "graceful"]:
                 self.end("cancelled", "cancelled", grace_s=self.spec["grace_s"])
             case ["cancel", "abort"]:

@@ -316,10 +316,11 @@ async def _run(
             ended = await _end_of(process, stdout, timeout_s)
         finally:
             await _kill(process)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PIPES_WITHIN_S):
-                await stdout.is_over.wait()
-                await stderr.is_over.wait()
+            # The end of both pipes is also the end of git's helpers, which hold them too.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PIPES_WITHIN_S):
+                    await stdout.is_over.wait()
+                    await stderr.is_over.wait()
     if stdout.is_full.is_set():
         ended = "overflow"
     code = -9 if process.returncode is None else process.returncode

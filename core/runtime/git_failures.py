@@ -7,6 +7,7 @@ words decide about the reason only, and are shown shortened and without control 
 from __future__ import annotations
 
 import re
+import signal
 
 from core.domain.errors import ScmError
 from core.domain.outcomes import Reason
@@ -18,6 +19,16 @@ _DETAIL = 300
 _MEANINGS: tuple[tuple[re.Pattern[str], Reason, str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason, advice)
     for pattern, reason, advice in (
+        (
+            r"no space left on device|disk quota exceeded",
+            Reason.CHECKOUT_FAILED,
+            "the disk of this host is full",
+        ),
+        (
+            rf"died of signal {int(signal.SIGXFSZ)}\b|file too large",
+            Reason.SCM_REFUSED,
+            "the repository is larger than is accepted here",
+        ),
         (
             r"transport '.*' not allowed|strange (hostname|pathname|port) .*blocked",
             Reason.SCM_REFUSED,
@@ -98,7 +109,9 @@ def scm_error(stderr: str, *, url: str) -> ScmError:
     for pattern, reason, advice in _MEANINGS:
         for line in stderr.splitlines():
             if pattern.search(line):
-                return ScmError(reason, _message(url, advice, _shown(line)))
+                is_transient = reason is Reason.CHECKOUT_FAILED
+                message = _message(url, advice, _shown(line))
+                return ScmError(reason, message, is_transient=is_transient)
     advice = "the repository cannot be reached"
     message = _message(url, advice, last_words(stderr))
     return ScmError(Reason.SCM_UNREACHABLE, message, is_transient=True)

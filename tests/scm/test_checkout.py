@@ -126,6 +126,19 @@ async def test_an_unreachable_server_is_transient_and_a_slow_one_too(
     assert (caught.value.reason, caught.value.is_transient) == (Reason.SCM_UNREACHABLE, True)
 
 
+async def test_a_repository_that_is_too_large_is_refused(
+    http: HttpServer, repo: Repo, mirrors: MirrorCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkout, "_PACK_BYTES", 1 << 20)
+    chosen = source(f"{http.url}/repo/.git", repo.commit({"a": os.urandom(3 << 20)}))
+
+    with pytest.raises(ScmError, match="larger than is accepted") as caught:
+        async with mirrors.open(chosen, timeout_s=30):
+            pass
+
+    assert (caught.value.reason, caught.value.is_transient) == (Reason.SCM_REFUSED, False)
+
+
 async def test_a_private_repository_is_fetched_with_its_credentials(
     http: HttpServer, repo: Repo, mirrors: MirrorCache, tmp_path: Path
 ) -> None:

@@ -350,6 +350,7 @@ async def test_a_local_folder_that_is_no_repository_is_not_found(
         ("remote: The project you were looking for could not be found", Reason.SCM_NOT_FOUND),
         ("ssh: connect to host h port 22: Connection timed out", Reason.SCM_UNREACHABLE),
         ("fatal: unable to access 'https://h/': Could not resolve host: h", Reason.SCM_UNREACHABLE),
+        ("fatal: write error: No space left on device", Reason.CHECKOUT_FAILED),
         ("remote: HTTP Basic: Access denied", Reason.SCM_AUTH),
         ("", Reason.SCM_UNREACHABLE),
     ],
