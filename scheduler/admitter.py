@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self
 from uuid import UUID, uuid4
 
 import orjson
-from structlog.contextvars import bound_contextvars
 
 from core.domain.codes import ResultCode
 from core.domain.errors import ScmError
@@ -27,10 +26,10 @@ from core.runtime.sealing import Sealer
 from core.runtime.settings import SchedulerSettings
 from core.store import admissions, classes, jobs
 from core.store.admissions import Base, JobPlan, Resolved
-from core.store.pool import DatabaseUnavailable, is_connection_lost, is_expected
 from core.store.store import Store
 from scheduler import specs
 from scheduler.fairness import sort_key
+from scheduler.isolation import isolated
 
 log = get_logger(__name__)
 
@@ -107,23 +106,28 @@ class Admitter:
         await self._idle.wait()
 
     async def _resolve_one(self, job: JobPlan, token: UUID) -> None:
-        with bound_contextvars(job_id=job.job_id):
-            try:
-                await self._resolve(job, token)
-            except ScmError as error:
-                await self._refuse(job, int(CODE_OF_REASON[Reason(error.reason)]), error.message)
-            except Exception as error:  # the edge of this task: one job's trouble is its own
-                log.exception("job.resolve_failed")
-                if not _is_database_trouble(error):
-                    await self._refuse(
-                        job, ResultCode.PREPARATION_FAILED, "internal error; see the log"
-                    )
-                # Else the admission's lease ends and the job is taken up again.
-            finally:
-                self._resolving.pop(job.job_id, None)
-                if not self._resolving:
-                    self._idle.set()
-                self._waker.wake()
+        try:
+            await isolated(
+                self._store,
+                job.job_id,
+                self._resolve_or_refuse(job, token),
+                code=ResultCode.PREPARATION_FAILED,
+                phases=[JobPhase.RESOLVING],
+            )
+        except Exception:
+            # The edge of this task. The admission's lease ends and the job is taken up again.
+            log.exception("job.resolve_failed", job_id=job.job_id)
+        finally:
+            self._resolving.pop(job.job_id, None)
+            if not self._resolving:
+                self._idle.set()
+            self._waker.wake()
+
+    async def _resolve_or_refuse(self, job: JobPlan, token: UUID) -> None:
+        try:
+            await self._resolve(job, token)
+        except ScmError as error:
+            await self._refuse(job, int(CODE_OF_REASON[Reason(error.reason)]), error.message)
 
     async def _refuse(self, job: JobPlan, code: int, message: str) -> None:
         log.info("job.refused", result_code=code, message=message)
@@ -207,7 +211,3 @@ def choose_base(
         if offered and version not in offered:
             return None, FullReason.ENGINE_CHANGED
     return base, None
-
-
-def _is_database_trouble(error: Exception) -> bool:
-    return isinstance(error, DatabaseUnavailable) or is_connection_lost(error) or is_expected(error)

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from structlog.contextvars import bound_contextvars
-
 from core.domain.codes import ResultCode
 from core.domain.engines import BUILT_IN, LINES
 from core.domain.outcomes import Outcome, Reason
@@ -19,6 +17,7 @@ from core.store.admissions import JobPlan, PlannedTask, Prepared
 from core.store.store import Store
 from scheduler import specs
 from scheduler.fairness import sort_key
+from scheduler.isolation import isolated
 from scheduler.specs import EngineChoice
 
 log = get_logger(__name__)
@@ -50,8 +49,14 @@ class Planner:
         found = {job.job_id: job for job in await admissions.prepared(self._store, limit=BATCH)}
         done = 0
         for job in await admissions.load(self._store, list(found)):
-            with bound_contextvars(job_id=job.job_id):
-                done += await self._plan(job, found[job.job_id])
+            planned = await isolated(
+                self._store,
+                job.job_id,
+                self._plan(job, found[job.job_id]),
+                code=ResultCode.PREPARATION_FAILED,
+                phases=[JobPhase.PREPARING],
+            )
+            done += bool(planned)
         return done
 
     async def _plan(self, job: JobPlan, prepared: Prepared) -> bool:

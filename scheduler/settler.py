@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 import orjson
 from pydantic import ValidationError
-from structlog.contextvars import bound_contextvars
 
 from core.domain.codes import ResultCode, english
 from core.domain.errors import KennelError
@@ -20,6 +19,7 @@ from core.runtime.logs import get_logger
 from core.store import blobs, jobs, settling
 from core.store.settling import FindingRow, Lines, Settleable, TaskEnd
 from core.store.store import Store
+from scheduler.isolation import isolated
 
 log = get_logger(__name__)
 
@@ -55,17 +55,27 @@ class Settler:
         """Settle what can be settled; return how many jobs moved on."""
         done = 0
         for job_id in await settling.failing(self._store, limit=BATCH):
-            ends = await settling.outcomes(self._store, job_id)
-            failure = judge(ends, FailOn.ANY_TASK, partial_fails=False)
-            if failure is not None:
-                done += await self._fail(job_id, failure, Reason.SIBLING_FAILED)
+            done += await self._isolated(job_id, self._fail_early(job_id))
         for job in await settling.settleable(self._store, limit=BATCH):
-            with bound_contextvars(job_id=job.job_id):
-                done += await self._settle(job)
+            done += await self._isolated(job.job_id, self._settle(job))
         for job_id, scan_id in await settling.saving(self._store, limit=BATCH):
-            with bound_contextvars(job_id=job_id, scan_id=scan_id):
-                done += await self._ingest(job_id, scan_id)
+            done += await self._isolated(job_id, self._ingest(job_id, scan_id))
         return done
+
+    async def _isolated(self, job_id: JobId, work: Awaitable[bool]) -> bool:
+        moved = await isolated(
+            self._store,
+            job_id,
+            work,
+            code=ResultCode.SERVER_ERROR,
+            phases=[JobPhase.RUNNING, JobPhase.SAVING],
+        )
+        return bool(moved)
+
+    async def _fail_early(self, job_id: JobId) -> bool:
+        ends = await settling.outcomes(self._store, job_id)
+        failure = judge(ends, FailOn.ANY_TASK, partial_fails=False)
+        return failure is not None and await self._fail(job_id, failure, Reason.SIBLING_FAILED)
 
     async def _settle(self, job: Settleable) -> bool:
         ends = await settling.outcomes(self._store, job.job_id)
@@ -87,7 +97,7 @@ class Settler:
             phases=[JobPhase.RUNNING],
         )
         if done:
-            log.info("job.failed", job_id=job_id, result_code=failure.code)
+            log.info("job.failed", result_code=failure.code)
         return bool(done)
 
     async def _ingest(self, job_id: JobId, scan_id: ScanId) -> bool:

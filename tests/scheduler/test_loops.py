@@ -133,6 +133,33 @@ async def test_a_report_that_is_missing_fails_the_job_and_not_the_loop(
     assert "report" in found[1]
 
 
+async def test_a_job_that_cannot_be_planned_or_saved_holds_up_no_other(
+    store: Store, project_id: int
+) -> None:
+    worker = await life.add_worker(store, engines=("lines", "ruff"))
+    broken, preparation = await preparing(store, project_id, worker)
+    await life.finish(store, preparation, result={"prepare": {"files": "many"}})
+    assert await Planner(store).tick() == 0
+    job_id, preparation = await preparing(store, project_id, worker)
+    await life.finish(store, preparation, result=PREPARED)
+    assert await Planner(store).tick() == 1
+    # More lines than a column holds: an error that no check of ours foresees.
+    huge = [LineCount(language="c", code=2**53, comment=2**53, blank=0) for _ in range(1000)]
+    for _ in range(2):
+        task = await life.claim_and_start(store, worker)
+        lines = huge if task.offer.engine == "lines" else None
+        await upload(store, task, report_of(task.offer.engine, lines=lines))
+        await life.finish(store, task)
+
+    await Settler(store).tick()
+
+    codes = [
+        found and found[0] for found in [await ended(store, broken), await ended(store, job_id)]
+    ]
+    assert codes == [121, 100]
+    assert await store.db.fetchval("SELECT count(*) FROM findings") == 0
+
+
 async def test_a_failed_task_fails_the_job_once_its_siblings_are_done(
     store: Store, project_id: int
 ) -> None:
