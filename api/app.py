@@ -18,7 +18,6 @@ from api.middlewares.request_id import answer_request_id, request_id
 from api.middlewares.security_headers import add_security_headers
 from api.operations import register
 from api.routes import all_operations
-from api.ui import STATIC
 from core.runtime.sealing import open_sealer
 from core.runtime.settings import Settings
 from core.store.store import Store
@@ -50,7 +49,6 @@ def build_app(
     app.on_shutdown.append(_release_held)
     add_holding(app)
     register(app, operations)
-    app.router.add_static("/docs/static", STATIC, show_index=False, follow_symlinks=False)
     return app
 
 

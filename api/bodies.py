@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
-from multidict import MultiDictProxy
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -41,12 +41,10 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             if request.content_type == _MULTIPART:
-                return validate_form(model, _parts(await request.post()))
+                return validate_form(model, await _multipart_pairs(request))
             content = await request.read()
     except TimeoutError:
         raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
-    except (ValueError, LookupError, AssertionError):
-        raise invalid(WHOLE, "is not a readable multipart form") from None
     if not content:
         return validate(model, {})
     if request.content_type == _FORM:
@@ -129,6 +127,8 @@ def _kinds(annotation: object) -> set[object]:
     origin = get_origin(annotation)
     if origin is None:
         return {annotation}
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
     if isinstance(origin, type):
         return {origin}
     return {kind for inner in get_args(annotation) for kind in _kinds(inner)}
@@ -147,11 +147,15 @@ def _pairs(text: str, what: str) -> list[tuple[str, str]]:
         raise invalid(what, f"has more than {_MOST_PAIRS} fields") from None
 
 
-def _parts(form: MultiDictProxy[Any]) -> Iterable[tuple[str, str]]:
+async def _multipart_pairs(request: web.Request) -> list[tuple[str, str]]:
+    try:
+        form = await request.post()
+    except (HttpProcessingError, ValueError, LookupError, AssertionError):
+        raise invalid(WHOLE, "is not a readable multipart form") from None
     for name, value in form.items():
         if not isinstance(value, str):
-            raise invalid(name, "must be text, not a file")
-        yield name, value
+            raise invalid(name[:200], "must be text, not a file")
+    return [(name, str(value)) for name, value in form.items()]
 
 
 def _is_json(content_type: str) -> bool:

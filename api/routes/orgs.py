@@ -67,7 +67,7 @@ async def show_org(request: web.Request) -> web.Response:
 )
 async def change_org(request: web.Request, body: OrgChange) -> web.Response:
     org = await scoped_org(request)
-    changed = await orgs.change(request.app[STORE], org.id, name=body.name)
+    changed = await orgs.change(request.app[STORE], org.id, name=body.name or None)
     return enveloped(_answer(changed, request.app[ZONE]))
 
 

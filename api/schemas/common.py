@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -19,6 +20,16 @@ class RequestBody(BaseModel):
     """A body: JSON types are taken at their word, unknown keys are ignored (as TCA does)."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for field in schema.get("properties", {}).values():
+        field.pop("default", None)
+    schema.pop("required", None)
+
+
+#: For a PUT: what is absent stays as it is, so a default says nothing.
+CHANGE = ConfigDict(json_schema_extra=_without_defaults)
 
 
 class RequestQuery(BaseModel):
@@ -46,16 +57,8 @@ def integral(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def no_bool(value: object) -> object:
-    """Refuse true where a number is meant; text from a form never is one."""
-    if isinstance(value, bool):
-        raise ValueError("Input should be a valid integer")  # noqa: TRY004 - pydantic's way
-    return value
-
-
 def json_size(most_bytes: int) -> Any:
     """Bound what a free-form value takes as JSON."""
-    import orjson
 
     def check(value: object) -> object:
         try:

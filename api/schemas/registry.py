@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from api.pagination import PageQuery
 from api.schemas.common import (
+    CHANGE,
     Id,
     Line,
     RequestBody,
@@ -34,7 +35,11 @@ class OrgCreate(RequestBody):
 
 
 class OrgChange(RequestBody):
-    name: DisplayName | None = None
+    """What is absent stays."""
+
+    model_config = CHANGE
+
+    name: DisplayName = ""
 
 
 class OrgAnswer(TypedDict):
@@ -87,8 +92,10 @@ class RepoCreate(RequestBody):
 class RepoChange(RequestBody):
     """What is absent stays; `scm_auth: null` takes the credentials away."""
 
-    scm_url: ScmUrl | None = None
-    name: RepoName | None = None
+    model_config = CHANGE
+
+    scm_url: ScmUrl = ""
+    name: RepoName = ""
     scm_auth: ScmAuth | None = None
 
 
@@ -211,24 +218,12 @@ class SchemeCreate(RequestBody):
     priority: Priority = 0
 
 
-class SchemeChange(RequestBody):
+class SchemeChange(SchemeCreate):
     """What is absent stays."""
 
-    name: SchemeName | None = None
-    description: Description | None = None
-    languages: Languages | None = None
-    tag: Word | None = None
-    default_flag: bool | None = None
-    job_runtime_limit: Minutes | None = None
-    status: SchemeStatus | None = None
-    engines: Engines | None = None
-    path_filters: PathFilters | None = None
-    active_job_policy: Policy | None = None
-    fail_on: FailRule | None = None
-    partial_fails: bool | None = None
-    cancel_siblings: bool | None = None
-    allow_repo_config: bool | None = None
-    priority: Priority | None = None
+    model_config = CHANGE
+
+    name: SchemeName = ""
 
 
 class SchemeQuery(PageQuery):
@@ -298,7 +293,11 @@ class ProjectCreate(RequestBody):
 
 
 class ProjectChange(RequestBody):
-    status: ProjectStatus | None = None
+    """What is absent stays."""
+
+    model_config = CHANGE
+
+    status: ProjectStatus = 1
 
 
 class ProjectQuery(PageQuery):

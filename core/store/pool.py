@@ -184,6 +184,9 @@ class Database:
             raise DatabaseUnavailable(
                 f"no database connection came free within {self._acquire_timeout_s:g} s"
             ) from None
+        except FileNotFoundError as error:
+            # The server's socket is gone: refused like any other address nobody listens at.
+            raise ConnectionRefusedError(error.errno, error.strerror) from error
 
     async def close(self, *, timeout_s: float = 10.0) -> None:
         """Let running statements end, then close; by force when they do not."""
