@@ -135,9 +135,9 @@ class Attempt:
     # --- from outside ------------------------------------------------------------------------
 
     @property
-    def is_stopping(self) -> bool:
-        """Tell whether it was told to end; the server hears no more of it in heartbeats."""
-        return self._fate is not None
+    def is_disowned(self) -> bool:
+        """Tell whether the server has disowned it; it hears no more of it in heartbeats."""
+        return self._fate is Fate.DROP
 
     def beat(self) -> Beat:
         """Return what a heartbeat says of it."""

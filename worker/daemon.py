@@ -36,6 +36,9 @@ _REMIND_S = 0.2
 #: Longest wait for killed attempts to be gone, seconds; beyond, the process ends all the same.
 _KILLED_S = 30.0
 _GOODBYE_S = 5.0
+#: Longest the delivery of the last run's results holds up a start, seconds, once the server is
+#: reached; beyond, they are delivered later, if their leases last.
+_DEBTS_S = 120.0
 
 
 class Stop(Protocol):
@@ -139,17 +142,22 @@ class Daemon:
             await asyncio.wait({task, stopped})
 
     async def _begin(self) -> None:
-        enrolment, reporter = self._tools.enrolment, self._tools.reporter
-        if enrolment.has_identity:
-            # Before registering, which gives the leases of these results away.
-            for entry, result in await self._tools.spool.load():
-                try:
-                    await enrolment.patiently(partial(reporter.deliver_once, entry, result))
-                except Unauthorized:
-                    break
-        await enrolment.open()
+        debts = await self._tools.spool.load()
+        # Before registering, which gives the leases of these results away.
+        if debts and await self._tools.enrolment.try_last_identity() is not None:
+            try:
+                async with asyncio.timeout(_DEBTS_S):
+                    await self._settle_debts(debts)
+            except (TimeoutError, Unauthorized) as error:
+                log.warning("results.left", error=str(error))
+        await self._tools.enrolment.open()
         # The new identity may deliver what the old one could not.
         self._leftovers = await self._tools.spool.load()
+
+    async def _settle_debts(self, debts: Sequence[tuple[Entry, AttemptResult]]) -> None:
+        for entry, result in debts:
+            deliver = partial(self._tools.reporter.deliver_once, entry, result)
+            await self._tools.enrolment.patiently(deliver)
 
     def _parts(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """Yield all that runs beside the claims, until everything is delivered."""

@@ -88,11 +88,6 @@ class Enrolment:
             client.token = self._registration.token
 
     @property
-    def has_identity(self) -> bool:
-        """Tell whether an identity of an earlier run may still be good."""
-        return self._registration is not None
-
-    @property
     def registration(self) -> RegisterResponse:
         """The identity; only after `open`."""
         assert self._registration is not None
@@ -192,26 +187,35 @@ class Enrolment:
 
     async def _resume(self, refusal: Unauthorized | None) -> float:
         """Go on with the identity of the last run, when the server still knows its token."""
-        if self._registration is None or self._refused.is_set():
+        sent_at = None if self._refused.is_set() else await self.try_last_identity()
+        if sent_at is None and refusal is not None:
             raise EnrolmentRefused(
                 f"{self._client.server_url} refused the enrolment token ({refusal}); it may have "
                 f"expired or been used: {_GET_ONE}"
             )
+        if sent_at is None:
+            raise EnrolmentRefused(
+                f"{self._client.server_url} no longer knows this worker: {_GET_ONE}"
+            )
+        if refusal is not None:
+            log.warning("worker.enrolment_refused", error=str(refusal), identity="the last one")
+        return sent_at
+
+    async def try_last_identity(self) -> float | None:
+        """Exchange the token of the last run; return when it was sent, None when refused."""
 
         async def rotate() -> float:
             sent_at = self._clock.monotonic()
             await self.rotate()
             return sent_at
 
+        if self._registration is None:
+            return None
         try:
-            sent_at = await self.patiently(rotate)
+            return await self.patiently(rotate)
         except (Unauthorized, CallRefused) as error:
-            raise EnrolmentRefused(
-                f"{self._client.server_url} no longer knows this worker ({error}): {_GET_ONE}"
-            ) from error
-        if refusal is not None:
-            log.warning("worker.enrolment_refused", error=str(refusal), identity="the last one")
-        return sent_at
+            log.info("identity.refused", error=str(error))
+            return None
 
     async def _keep(self, registration: RegisterResponse) -> None:
         life_s = registration.token_expires_in_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from core.protocol.messages import AttemptRef
-from worker.client import LOG_CHUNK, ServerUnavailable, WorkerClient
+from worker.client import LOG_CHUNK, CallRefused, WorkerClient
 from worker.spool import Entry
 
 #: Wrong offsets in a row that are believed before the server counts as confused.
@@ -37,7 +37,7 @@ class LogStream:
             self.sent = await self._client.append_log(self._ref, offset, content)
             rewinds = 0 if self.sent == offset + len(content) else rewinds + 1
             if rewinds > _MOST_REWINDS:
-                raise ServerUnavailable("the server keeps moving the offset of a log")
+                raise CallRefused(416, "log_offset", "it keeps moving the end of the log")
 
     @property
     def _ref(self) -> AttemptRef:

@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 #: Deliveries that talk to the server at the same time.
 _SIDE_BY_SIDE = 8
-#: Verdicts in a row that ask to mend something, before a pause.
+#: Verdicts in a row that ask to mend something, before it counts as impossible.
 _MOST_MENDINGS = 5
 
 
@@ -137,7 +137,11 @@ class Reporter:
         await self._spool.discard(entry)
 
     async def _settle(self, entry: Entry, result: AttemptResult, stream: LogStream) -> None:
-        for _ in range(_MOST_MENDINGS):
+        for number in range(_MOST_MENDINGS + 1):
+            if number == _MOST_MENDINGS:
+                # Better a failure that arrives than a success that never does.
+                result = _failed(result, Reason.UPLOAD_FAILED, "the server keeps missing parts")
+                result = result.model_copy(update={"log_bytes": 0})
             result = await self._upload(entry, result, stream)
             try:
                 verdict = await self._verdict(result)
@@ -165,7 +169,7 @@ class Reporter:
                     pass  # all of them are uploaded again
                 case _:
                     assert_never(verdict.verdict)
-        raise ServerUnavailable("the server keeps missing parts of a result")
+        log.error("result.refused", attempt_id=entry.attempt_id, why="the server misses parts")
 
     async def _upload(
         self, entry: Entry, result: AttemptResult, stream: LogStream

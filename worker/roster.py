@@ -74,9 +74,14 @@ class Roster:
         self._changed()
 
     def beats(self) -> list[Beat]:
-        """Return what a heartbeat says: all we hold and were not told to end."""
-        running = [one.beat() for one in self._attempts.values() if not one.is_stopping]
-        return [*running, *self._reporter.beats()][:MAX_HELD]
+        """Return what a heartbeat says: all whose lease is ours, each once."""
+        beats = {one.spec.attempt_id: one.beat() for one in self._attempts.values()}
+        beats |= {beat.attempt_id: beat for beat in self._reporter.beats()}
+        # Naming what the server disowned would only bring the same order again.
+        for attempt in self._attempts.values():
+            if attempt.is_disowned:
+                beats.pop(attempt.spec.attempt_id, None)
+        return list(beats.values())[:MAX_HELD]
 
     def extend_leases(self) -> None:
         """Pass the lease of a confirmed heartbeat on to all that run."""

@@ -108,7 +108,7 @@ async def _probe(engine: Engine) -> OfferedEngine | None:
     if not answer.is_usable:
         log.warning("engine.missing", engine=engine.name, why=answer.problem)
         return None
-    return OfferedEngine(engine, answer.version)
+    return OfferedEngine(engine, answer.version[:64] or "unknown")
 
 
 def _tools(

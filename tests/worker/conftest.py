@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +123,7 @@ class Workers:
     async def inside(
         self,
         *,
-        engines: list[Engine] | None = None,
+        engines: Sequence[Engine] | None = None,
         hand_back_within_s: float | None = None,
         allow_local_repos: bool = True,
         **changes: Any,

@@ -174,6 +174,19 @@ async def test_what_the_server_misses_of_a_result_is_sent_again(
     assert peer.log_of(attempt_id) == "hello\n"
 
 
+async def test_a_result_of_which_the_server_always_misses_parts_ends_as_a_failure(
+    peer: Peer, workers: Workers, repository: Repository
+) -> None:
+    attempt_id = await peer.offer(repository.spec("echo hello"))
+    peer.verdicts[attempt_id] = [{"verdict": "artifact_missing"}] * 5
+
+    async with workers.inside():
+        result = await peer.result(attempt_id)
+
+    assert result.reason is Reason.UPLOAD_FAILED
+    assert not result.artifacts
+
+
 async def test_a_report_the_server_does_not_take_fails_the_attempt(
     peer: Peer, workers: Workers, repository: Repository
 ) -> None:
