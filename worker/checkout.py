@@ -1,8 +1,7 @@
-"""Keep bare mirrors of repositories and write commits as plain, read-only files.
+"""Keep bare mirrors of repositories, so that a commit is fetched once for all tasks of a job.
 
 Owns what a mirror must hold (the branch, the revision, the base), its lock and its bound on disk.
-Nothing a repository contains is run: no hook, no filter, no link, no submodule, no `.git` beside
-the files. A mirror belongs to one `cache_key` and shares no object with another.
+A mirror belongs to one `cache_key` and shares no object with another.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import asyncio
 import fcntl
 import hashlib
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -27,104 +25,27 @@ from core.domain.scm import (
     check_branch,
     check_revision,
     parse_scm_url,
-    redact,
 )
 from core.protocol.messages import ScmAuth, Source
-from core.runtime.git import Git, GitResult, raise_unless_ok, trusted_folders
-from core.runtime.git_failures import last_words
-from worker.tree import make_read_only, remove_tree
+from core.runtime.git import Git, raise_unless_ok, trusted_folders
+from worker.mirror import (
+    LOCAL_TIMEOUT_S,
+    Mirror,
+    MirrorDamaged,
+    checkout_failed,
+    raise_when_damaged,
+)
+from worker.tree import remove_tree
 
-_LOCAL_TIMEOUT_S = 60.0
-_LISTING_BYTES = 512 << 20
+__all__ = ["Mirror", "MirrorCache", "MirrorDamaged", "MirrorLocked"]
+
 _PACK_BYTES = 16 << 30
 _GC_EVERY_PACKS = 50
 _OPEN_TRIES = 3
 _LOCK_POLL_S = (0.01, 0.25)
 #: Bytes as committed: no line ends, keywords, filters or encodings that attributes ask for.
 _ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
-_CORRUPT = re.compile(
-    r"corrupt|bad object|object file .* is empty|unable to (read|find|open) |missing blob"
-    r"|not a git repository|bad config|loose object|invalid sha1 pointer|could not parse|packfile"
-    r"|did not match its own|bad (tree|index|signature)|fatal: bad ",
-    re.IGNORECASE,
-)
-
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """A mirror that holds `revision`, and is neither changed nor evicted while it is open."""
-
-    git: Git
-    git_dir: Path
-    revision: str
-    #: None: no base was asked for, or it could not be fetched.
-    base: str | None
-    #: A base was asked for and could not be fetched.
-    is_base_missing: bool
-    lock: int
-
-    async def check_out(self, into: Path, *, timeout_s: float) -> None:
-        """Write the revision's files below *into*: plain, read-only, no `.git`.
-
-        Raises:
-            ScmError: `checkout_failed`.
-        """
-        await asyncio.to_thread(into.mkdir, mode=0o700)
-        index = into.with_name(into.name + ".index")
-        env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(into)}
-        try:
-            await self.read("read-tree", self.revision, env=env, timeout_s=timeout_s)
-            await self.read("checkout-index", "--all", "--quiet", env=env, timeout_s=timeout_s)
-        finally:
-            index.unlink(missing_ok=True)
-        await asyncio.to_thread(make_read_only, into)
-
-    async def read(
-        self,
-        *arguments: str,
-        env: dict[str, str] | None = None,
-        stdin: bytes | None = None,
-        timeout_s: float = _LOCAL_TIMEOUT_S,
-        max_output_bytes: int = _LISTING_BYTES,
-    ) -> bytes:
-        """Return what a git command on the mirror prints.
-
-        Raises:
-            ScmError: `checkout_failed`, transient when the mirror is damaged.
-        """
-        result = await self.ask(
-            *arguments,
-            env=env,
-            stdin=stdin,
-            timeout_s=timeout_s,
-            max_output_bytes=max_output_bytes,
-        )
-        if not result.is_ok:
-            raise checkout_failed(arguments[0], result)
-        return result.stdout
-
-    async def ask(
-        self,
-        *arguments: str,
-        env: dict[str, str] | None = None,
-        stdin: bytes | None = None,
-        timeout_s: float = _LOCAL_TIMEOUT_S,
-        max_output_bytes: int = _LISTING_BYTES,
-    ) -> GitResult:
-        """Run a git command on the mirror whose exit status is an answer."""
-        return await self.git.run(
-            *arguments,
-            git_dir=self.git_dir,
-            env=env,
-            stdin=stdin,
-            timeout_s=timeout_s,
-            max_output_bytes=max_output_bytes,
-            # Whoever kills the worker, the mirror stays locked until the last git has ended.
-            pass_fds=(self.lock,),
-        )
 
 
 class MirrorCache:
@@ -285,7 +206,7 @@ class MirrorCache:
             await asyncio.to_thread(remove_tree, folder)
             arguments = ("init", "--quiet", "--bare", "--template=", "--initial-branch=kennel")
             result = await self._git.run(
-                *arguments, "--", str(folder), timeout_s=_LOCAL_TIMEOUT_S, pass_fds=(mirror.lock,)
+                *arguments, "--", str(folder), timeout_s=LOCAL_TIMEOUT_S, pass_fds=(mirror.lock,)
             )
             if not result.is_ok:
                 raise checkout_failed("init", result)
@@ -296,8 +217,8 @@ class MirrorCache:
     async def _collect_garbage(self, mirror: Mirror) -> None:
         packs = await asyncio.to_thread(_count, mirror.git_dir / "objects" / "pack")
         if packs > _GC_EVERY_PACKS:
-            result = await mirror.ask("gc", "--quiet", timeout_s=_LOCAL_TIMEOUT_S * 10)
-            _raise_when_damaged(result, mirror)
+            result = await mirror.ask("gc", "--quiet", timeout_s=LOCAL_TIMEOUT_S * 10)
+            raise_when_damaged(result, mirror)
 
     def _measured(self) -> list[tuple[float, int, Path]]:
         """Return (last use, bytes, folder) of every mirror."""
@@ -307,13 +228,6 @@ class MirrorCache:
                 used = (folder / "used").stat().st_mtime if (folder / "used").exists() else 0.0
                 found.append((used, _bytes_below(folder), folder))
         return found
-
-
-class MirrorDamaged(ScmError):
-    """A mirror cannot be read any more: thrown away and fetched anew, it will be fine."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(Reason.CHECKOUT_FAILED, message, is_transient=True)
 
 
 class MirrorLocked(ScmError):
@@ -351,18 +265,6 @@ class _Wanted:
         return [self.revision] + ([] if self.base is None else [self.base])
 
 
-def checkout_failed(what: str, result: GitResult) -> ScmError:
-    """Return the error for a git command on a mirror that failed."""
-    if result.ended == "timeout":
-        said = "took too long"
-    else:
-        said = last_words(result.stderr) or f"{result.ended} {result.exit_code}"
-    message = f"git {what} failed on the worker: {redact(said)}"
-    if _CORRUPT.search(result.stderr):
-        return MirrorDamaged(message)
-    return ScmError(Reason.CHECKOUT_FAILED, message)
-
-
 def _credentials(auth: ScmAuth | None) -> ScmCredentials | None:
     if auth is None:
         return None
@@ -389,17 +291,8 @@ async def _fetch_ref(
         max_file_bytes=_PACK_BYTES,
         pass_fds=(mirror.lock,),
     )
-    _raise_when_damaged(result, mirror)
+    raise_when_damaged(result, mirror)
     raise_unless_ok(result, wanted.address, timeout_s=timeout_s)
-
-
-def _raise_when_damaged(result: GitResult, mirror: Mirror) -> None:
-    if result.is_ok or result.ended != "exit":
-        return
-    # What the remote says comes with a prefix, and must not cost us the mirror.
-    own = "\n".join(line for line in result.stderr.splitlines() if not line.startswith("remote:"))
-    if "does not appear" not in own and (_CORRUPT.search(own) or str(mirror.git_dir) in own):
-        raise MirrorDamaged(f"the mirror is damaged: {last_words(own)}")
 
 
 async def _keep(mirror: Mirror, sha: str) -> None:

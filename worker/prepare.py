@@ -6,15 +6,16 @@ gives the facts and the verdict on the base.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from core.domain.errors import ScmError
 from core.domain.languages import HEAD_BYTES, language_of, needs_head
 from core.domain.outcomes import Reason
 from core.protocol.messages import PrepareReport, TaskSpec
-from worker.checkout import Mirror, checkout_failed
+from worker.mirror import Mirror, checkout_failed
 from worker.scope import Change, PathFilter, Scope, parse_changes, parse_tree
 
 #: Files without a telling name whose first bytes are read; the rest stay unclassified.
@@ -64,9 +65,9 @@ async def prepare(mirror: Mirror, spec: TaskSpec) -> PrepareReport:
     wanted = _filter_of(spec)
     tree = await _tree(mirror, mirror.revision)
     await _check_folder(mirror, wanted)
-    blobs = {path: blob for path, blob in tree if wanted(path)}
+    blobs = dict(await asyncio.to_thread(_in_scope, tree, wanted))
     heads = await _heads(mirror, blobs)
-    languages = {path: language_of(path, heads.get(path, b"")) for path in blobs}
+    languages = await asyncio.to_thread(_languages, blobs, heads)
     base = await _verdict(mirror)
     changes = await _changes(mirror) if base == "ancestor" else []
     changed = [path for path in _changed_files(changes) if path in blobs]
@@ -89,7 +90,7 @@ async def files_for(mirror: Mirror, spec: TaskSpec) -> Scope:
     """
     wanted = _filter_of(spec)
     tree = await _tree(mirror, mirror.revision)
-    all_files = sorted(path for path, _ in tree if wanted(path))
+    all_files = sorted(path for path, _ in await asyncio.to_thread(_in_scope, tree, wanted))
     if spec.source.base_revision is None:
         return Scope(all_files, all_files)
     if mirror.base is None:
@@ -105,8 +106,18 @@ def _filter_of(spec: TaskSpec) -> PathFilter:
     )
 
 
+def _in_scope(tree: Sequence[tuple[str, str]], wanted: PathFilter) -> list[tuple[str, str]]:
+    return [entry for entry in tree if wanted(entry[0])]
+
+
+def _languages(paths: Iterable[str], heads: Mapping[str, bytes]) -> dict[str, str | None]:
+    return {path: language_of(path, heads.get(path, b"")) for path in paths}
+
+
 async def _tree(mirror: Mirror, revision: str) -> list[tuple[str, str]]:
-    return parse_tree(await mirror.read("ls-tree", "-r", "-z", "--full-tree", revision))
+    listing = await mirror.read("ls-tree", "-r", "-z", "--full-tree", revision)
+    # In a thread: a hundred thousand names would hold up the heartbeat.
+    return await asyncio.to_thread(parse_tree, listing)
 
 
 async def _check_folder(mirror: Mirror, wanted: PathFilter) -> None:

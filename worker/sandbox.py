@@ -171,14 +171,14 @@ class Sandbox:
             tree.remove_tree(scratch)
         scratch.mkdir(mode=0o700, exist_ok=True)
         for name, content in command.inputs.items():
-            _write_fresh(_below(place.out, name), content)
+            tree.write_fresh(_below(place.out, name), content)
         for output in (command.stdout, command.progress):
             if output is not None:
-                _write_fresh(_below(place.out, output), b"")
+                tree.write_fresh(_below(place.out, output), b"")
         spec = _spec(self._wrapped(command, place), command, place, limits)
         spec |= {"lease_ends": lease_ends, "is_wrapped": self.level is Isolation.BWRAP}
         Path(spec["result"]).unlink(missing_ok=True)
-        _write_fresh(place.control / "spec.json", json.dumps(spec).encode())
+        tree.write_fresh(place.control / "spec.json", json.dumps(spec).encode())
         return spec
 
     def _wrapped(self, command: Command, place: Place) -> list[str]:
@@ -404,11 +404,3 @@ def _below(folder: Path, name: str) -> Path:
     if name != Path(name).name or name in {"", ".", "..", SCRATCH} or "\0" in name:
         raise ValueError(f"an output's name must be a plain file name, got {name!r}")
     return folder / name
-
-
-def _write_fresh(path: Path, content: bytes) -> None:
-    """Write a file anew, whatever an earlier command left in its place."""
-    tree.remove_tree(path)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-        file.write(content)

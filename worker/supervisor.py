@@ -3,7 +3,8 @@
 A small process of its own, started as `python -I -S -B supervisor.py <spec>`; it imports the
 standard library only. Orders arrive as lines on standard input (`lease <end by CLOCK_BOOTTIME>`,
 `cancel graceful`, `cancel abort`); the end of that pipe, or of the lease, means that the daemon is
-gone or stopped, and kills the tree. How it ended is one JSON file, written once.
+gone or stopped, and kills the tree. How it ended is one JSON file, written once. It is one module,
+though long, because it runs without an import path.
 """
 
 from __future__ import annotations

@@ -69,6 +69,14 @@ def _coreutil(program: str, option: str, argument: str | Path, path: Path | None
         raise OSError(f"{program} failed below {path or argument}: {said}")
 
 
+def write_fresh(path: Path, content: bytes) -> None:
+    """Write a file anew, whatever an earlier command left in its place."""
+    remove_tree(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(content)
+
+
 def open_regular(path: Path) -> IO[bytes] | None:
     """Open what an engine wrote, None when it is not a regular file.
 

@@ -99,7 +99,7 @@ def parse_scm_url(url: str, *, allow_local: bool = False) -> ScmUrl:
     if "://" in url:
         return _absolute(url, allow_local=allow_local)
     if "::" in url:
-        raise _refused("the repository URL names a git transport helper ('::'): use https or ssh")
+        raise _refused("the repository URL names a program to fetch by ('::'): use https or ssh")
     if match := _SCP.fullmatch(url):
         return _scp_like(url, match)
     raise _refused(

@@ -316,7 +316,7 @@ async def _run(
             ended = await _end_of(process, stdout, timeout_s)
         finally:
             await _kill(process)
-            # The end of both pipes is also the end of git's helpers, which hold them too.
+            # git's transports hold both pipes too: their end is the end of the last of them.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PIPES_WITHIN_S):
                     await stdout.is_over.wait()
@@ -391,7 +391,7 @@ async def _spawn(
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of git's group: helpers for transports live in it."""
+    """Kill what is left of git's group: the programs for its transports live in it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
