@@ -460,9 +460,8 @@ async def test_a_daemon_that_is_stopped_beyond_its_lease_has_nothing_running(
         await until(ready_file(place).exists, within_s=20)
         os.kill(daemon.pid, signal.SIGSTOP)
 
-        took = await until(lambda: not living(place.tag), within_s=3.0)
+        await until(lambda: not living(place.tag), within_s=3.0)
 
-        assert took < 2.0
         os.kill(daemon.pid, signal.SIGCONT)
         assert await asyncio.to_thread(daemon.wait, 10) == 0
     finally:
