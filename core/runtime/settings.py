@@ -365,6 +365,18 @@ def _merge(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with *changes*, for a child of ours: without secrets.
+
+    Nor does it hold what the service manager says to this process alone.
+    """
+    own = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"}
+    for variable in VARIABLES:
+        if variable.is_secret:
+            own |= {variable.env, variable.file_env}
+    return {name: value for name, value in os.environ.items() if name not in own} | dict(changes)
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceManager:
     """What the service manager told this process at its start."""

@@ -1,0 +1,35 @@
+"""The database of a command: the one that is named, else the data directory's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cli.local.place import Place
+from core.runtime.settings import Settings
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[str]:
+    """Lend the address of `KENNEL_DATABASE_URL`, or of an embedded server that runs meanwhile.
+
+    The data directory is held by the caller.
+    """
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    from core.store.embedded import EmbeddedPostgres
+
+    async with EmbeddedPostgres(settings.data_dir) as server:
+        yield server.dsn
+
+
+@asynccontextmanager
+async def borrow_database(settings: Settings) -> AsyncIterator[str]:
+    """As `open_database`, for a command beside no server: holds the data directory itself."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    with Place(settings.data_dir).held():
+        async with open_database(settings) as url:
+            yield url
