@@ -58,7 +58,7 @@ def files(build_dir: Path) -> dict[str, Content]:
         "/etc/tmpfiles.d/kennel.conf": (UNITS / "tmpfiles.conf").read_text(),
         "/opt/kennel/bin/kennel": _COMMAND,
         "/opt/kennel/bin/python": _interpreter(),
-        "/opt/kennel/pyvenv.cfg": f"home = {_interpreter().parent}\n",
+        "/opt/kennel/pyvenv.cfg": f"home = {_interpreter().parent}\ninclude-system-site-packages = false\n",
         f"{_LIBRARY}/dependencies.pth": f"{_DEPENDENCIES}\n",
         # An interpreter that is moved finds its library by the loader's cache (`ldconfig`).
         "/etc/ld.so.conf.d/00-kennel-python.conf": f"{_interpreter().parents[1] / 'lib'}\n",
