@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
@@ -131,7 +132,7 @@ class Client:
         except TimeoutError:
             raise ServerUnreachable(self.server, f"nothing within {ANSWER_S:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise ServerUnreachable(self.server, str(error) or type(error).__name__) from None
+            raise ServerUnreachable(self.server, _why(error)) from None
 
 
 @asynccontextmanager
@@ -142,6 +143,13 @@ async def open_client(server: str, token: str | None) -> AsyncIterator[Client]:
         yield Client(session, server, token)
     # aiohttp closes sockets on the next turns of the loop.
     await asyncio.sleep(0)
+
+
+def _why(error: aiohttp.ClientError | OSError) -> str:
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number).lower()
+    return str(error) or type(error).__name__
 
 
 async def _bounded(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.commands import daemons, db, doctor, jobs, registry, scan, tokens, up, workers
-from cli.exits import MEANINGS
+from cli.exits import MEANINGS, Exit
 from cli.running import guarded
 
 _EPILOG = "\n\n".join(
@@ -21,7 +21,6 @@ app = typer.Typer(
     "kennel scan PATH_OR_URL scans now, with or without a server; kennel up keeps one running. "
     "Every setting is an environment variable (docs/settings.md).",
     epilog=_EPILOG,
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,8 +44,9 @@ app.command(rich_help_panel=_SERVE)(daemons.worker)
 app.add_typer(db.app, name="db", rich_help_panel=_SERVE)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", help="Print the version.", is_eager=True, show_default=False),
@@ -57,6 +57,9 @@ def _options(
 
         typer.echo(f"kennel {metadata.version('kennel')}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(Exit.USAGE)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ defect says how to get it.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
@@ -69,7 +70,9 @@ def guarded(main: Callable[[], object]) -> int:
     except SystemExit as leave:
         return _status(leave.code)
     except BrokenPipeError:
-        # `kennel jobs list | head`: the reader has what it wants.
+        # `kennel jobs list | head`: the reader has what it wants. What is still in the buffer
+        # must not fail at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except BaseException as error:  # noqa: BLE001 - the edge: nothing may end in a traceback
         return _tell(error)

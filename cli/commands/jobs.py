@@ -18,8 +18,6 @@ app = typer.Typer(
     help="Jobs: list, show, follow, cancel; their logs and findings.", no_args_is_help=True
 )
 
-_STATES = {0: "waiting", 1: "running", 2: "closed", 3: "saving"}
-
 JobId = Annotated[int, typer.Argument(metavar="JOB", min=1, help="Id of the job.")]
 
 
@@ -103,6 +101,8 @@ def list_jobs(
         jobs = [one for jobs in found for one in jobs]
         return sorted(jobs, key=lambda one: -one["id"])[:limit]
 
+    from cli.scan.following import STATE_WORDS
+
     jobs = _call(ask, server, token, data_dir)
     if as_json:
         print_json(jobs)
@@ -113,7 +113,7 @@ def list_jobs(
             (
                 one["id"],
                 one["project"],
-                _STATES.get(one["state"], "?"),
+                STATE_WORDS.get(one["state"], "?"),
                 "" if one["result_code"] is None else one["result_code"],
                 printable(one["result_msg"], longest=60),
                 moment(one["create_time"]),

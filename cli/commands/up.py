@@ -94,21 +94,21 @@ async def _up(settings: Settings, plan: Plan) -> None:
     async with StopSignals() as stop:
 
         async def serve() -> None:
-            say(f"starting on {settings.data_dir} …")
-            try:
-                async with running(settings, plan, abort=stop.abort) as instance:
-                    await instance.crew.ready()
-                    for line in introduction(settings, instance):
-                        say(line)
-                    try:
-                        # Until cancelled: by a signal, or by the end of a part that has to run.
-                        await asyncio.get_running_loop().create_future()
-                    finally:
-                        say("stopping: what runs is finished or handed back (Ctrl-C: at once) …")
-            finally:
-                say("stopped")
+            starting = f"starting on {settings.data_dir} …"
+            async with running(
+                settings, plan, abort=stop.abort, on_begin=lambda: say(starting)
+            ) as instance:
+                await instance.crew.ready()
+                for line in introduction(settings, instance):
+                    say(line)
+                try:
+                    # Until cancelled: by a signal, or by the end of a part that has to run.
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    say("stopping: what runs is finished or handed back (Ctrl-C: at once) …")
 
         await until_stopped(serve(), stop)
+        say("stopped")
 
 
 def introduction(settings: Settings, instance: Instance) -> list[str]:

@@ -142,7 +142,10 @@ class _Child:
     async def is_registered(self) -> bool:
         if self.pid is None or self._token_id is None:
             return False
-        return await is_used(self._store, self._token_id)
+        has_registered = await is_used(self._store, self._token_id)
+        if has_registered:
+            self.post.token_file.unlink(missing_ok=True)
+        return has_registered
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()

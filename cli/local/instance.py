@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +56,15 @@ class Instance:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, plan: Plan, *, abort: asyncio.Event
+    settings: Settings,
+    plan: Plan,
+    *,
+    abort: asyncio.Event,
+    on_begin: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[Instance]:
     """Run everything for the block; *abort* shortens the end.
+
+    *on_begin* is called once the data directory is ours.
 
     Raises:
         PlaceTaken: a server runs on the data directory.
@@ -67,6 +73,7 @@ async def running(
     place = Place(settings.data_dir)
     async with AsyncExitStack() as stack:
         stack.enter_context(place.held())
+        on_begin()
         output = _configure_logs(settings, plan, stack)
         database_url = await stack.enter_async_context(open_database(settings))
         await schema.upgrade(database_url)

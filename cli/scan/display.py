@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cli.output import note
-from cli.scan.following import CLOSED, RUNNING, SAVING, WAITING
-from cli.text import printable, span
+from cli.scan.following import CLOSED, RUNNING, STATE_WORDS, WAITING
+from cli.text import number, plural, printable, span
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-_STATE_WORDS = {WAITING: "waiting", RUNNING: "running", CLOSED: "closed", SAVING: "saving"}
 #: A plain line is printed when progress crosses a multiple of this, percent.
 _STEP = 25
 _LONGEST_NAME = 32
@@ -66,13 +65,23 @@ def open_display(*, is_quiet: bool = False) -> Iterator[Display]:
 
 def task_words(task: dict[str, Any]) -> str:
     """Return how a task stands: its state, its files, its ending."""
-    words = [_STATE_WORDS.get(task["state"], "?")]
+    words = [STATE_WORDS.get(task["state"], "?")]
     coverage = task.get("coverage")
     if coverage:
-        words = [f"{coverage['analysed']} of {coverage['planned']} files"]
+        words = [files_words(coverage)]
     if task["state"] == CLOSED and task["result_code"]:
         words.append(f"{task['result_code']}: {printable(task['result_msg'], longest=80)}")
     return ", ".join(words)
+
+
+def files_words(coverage: dict[str, int]) -> str:
+    """Return what of its files a task analysed."""
+    words = plural(coverage["analysed"], "file")
+    if coverage.get("skipped"):
+        words += f" ({number(coverage['skipped'])} skipped)"
+    if coverage.get("failed"):
+        words += f", {number(coverage['failed'])} could not be analysed"
+    return words
 
 
 class _Nothing:
@@ -88,7 +97,7 @@ class _Lines:
         self._said: dict[int, str] = {}
 
     def show(self, detail: dict[str, Any]) -> None:
-        self._say(0, f"job {detail['id']}", _STATE_WORDS.get(detail["state"], "?"))
+        self._say(0, f"job {detail['id']}", STATE_WORDS.get(detail["state"], "?"))
         for task in detail["tasks"]:
             words = task_words(task)
             done = task["progress_rate"] // _STEP * _STEP
@@ -113,7 +122,7 @@ class _Bars:
         tasks = detail["tasks"]
         whole = sum(task["progress_rate"] for task in tasks) / max(len(tasks), 1)
         is_closed = detail["state"] == CLOSED
-        words = _STATE_WORDS.get(detail["state"], "?")
+        words = STATE_WORDS.get(detail["state"], "?")
         self._update(0, f"job {detail['id']}", 100 if is_closed else whole, words, True)
         for task in tasks:
             name = printable(task["task_name"], longest=_LONGEST_NAME)

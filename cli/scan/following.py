@@ -21,6 +21,7 @@ FIRST_S, LONGEST_S, GROWTH = 0.3, 1.0, 1.1
 AWAY_S = 60.0
 
 WAITING, RUNNING, CLOSED, SAVING = 0, 1, 2, 3
+STATE_WORDS = {WAITING: "waiting", RUNNING: "running", CLOSED: "closed", SAVING: "saving"}
 
 
 @dataclass(frozen=True, slots=True)

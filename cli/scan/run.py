@@ -127,7 +127,7 @@ class _Run:
             if is_ours:
                 await self._end_overdue(self._follower)
             raise
-        return await self._sum_up(client, job, detail)
+        return await self._sum_up(client, job, detail, is_ours=is_ours)
 
     async def _follow(self, follower: Follower) -> dict[str, Any]:
         last: dict[str, Any] = {}
@@ -137,9 +137,13 @@ class _Run:
                 last = detail
         return last
 
-    async def _sum_up(self, client: Client, job: JobRef, detail: dict[str, Any]) -> Exit:
+    async def _sum_up(
+        self, client: Client, job: JobRef, detail: dict[str, Any], *, is_ours: bool
+    ) -> Exit:
         order = self._order
-        summary = await summarise(client, job, detail, most_findings=order.most_findings)
+        summary = await summarise(
+            client, job, detail, most_findings=order.most_findings, server_stays=not is_ours
+        )
         if order.as_json:
             print_json(summary.document())
         else:
@@ -180,9 +184,12 @@ class _Run:
 
         settings = _alone(self._settings)
         plan = Plan("scan", log_file=settings.data_dir / "scan.log")
-        if not self._order.is_quiet:
-            note(f"starting a server for this run on {settings.data_dir}")
-        async with running(settings, plan, abort=self._stop.abort) as instance:
+
+        def begin() -> None:
+            if not self._order.is_quiet:
+                note(f"starting a server for this run on {settings.data_dir}")
+
+        async with running(settings, plan, abort=self._stop.abort, on_begin=begin) as instance:
             token = instance.card.token()
             assert token is not None, "just made"
             yield Connection(instance.card.url, token)

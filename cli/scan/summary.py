@@ -13,9 +13,10 @@ from typing import Any
 from cli.client import Client
 from cli.exits import Exit, exit_of_result
 from cli.output import say
-from cli.scan.following import JobRef
+from cli.scan.display import files_words
+from cli.scan.following import CLOSED, STATE_WORDS, JobRef
 from cli.text import number, plural, printable, span
-from core.domain.codes import english
+from core.domain.codes import ResultCode, english
 
 SEVERITIES = ("error", "warning", "info")
 #: Findings listed after a scan; the rest are in the results.
@@ -33,13 +34,15 @@ _FULL_BECAUSE = {
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A closed job, with the first of its findings."""
+    """A job, with the first of its findings."""
 
     job: JobRef
     server: str
     detail: dict[str, Any]
     #: The worst first.
     findings: list[dict[str, Any]] = field(default_factory=list)
+    #: How to see all findings.
+    more_with: str = ""
 
     @property
     def exit(self) -> Exit:
@@ -93,7 +96,7 @@ class Summary:
             yield from (finding_line(one) for one in self.findings)
             more = sum(detail["findings"].values()) - len(self.findings)
             if more > 0:
-                yield f"… and {number(more)} more (kennel jobs findings {self.job.job_id})"
+                yield f"… and {number(more)} more ({self.more_with})"
 
     def print(self) -> None:
         """Print it for people."""
@@ -102,11 +105,17 @@ class Summary:
 
 
 async def summarise(
-    client: Client, job: JobRef, detail: dict[str, Any], *, most_findings: int = FIRST_FINDINGS
+    client: Client,
+    job: JobRef,
+    detail: dict[str, Any],
+    *,
+    most_findings: int = FIRST_FINDINGS,
+    server_stays: bool = True,
 ) -> Summary:
-    """Return what came of a closed job."""
+    """Return how a job stands, and the first of its findings."""
     found = await findings_of(client, detail) if sum(detail["findings"].values()) else []
-    return Summary(job, client.server, detail, found[:most_findings])
+    more_with = f"kennel jobs findings {job.job_id}" if server_stays else "--findings N shows them"
+    return Summary(job, client.server, detail, found[:most_findings], more_with)
 
 
 async def findings_of(client: Client, detail: dict[str, Any]) -> list[dict[str, Any]]:
@@ -128,10 +137,14 @@ def _order(finding: dict[str, Any]) -> tuple[int, str, int, int]:
 
 def _result(detail: dict[str, Any]) -> str:
     code = detail["result_code"]
+    if code is None:
+        return f"none yet: {STATE_WORDS[detail['state']]}"
     meaning = english(code)
     message = printable(detail["result_msg"], longest=500)
     text = f"{code} {meaning}"
-    return text if message in ("", "success", meaning) else f"{text}: {message}"
+    # Of these two the message says no more than the code does.
+    is_told = code in (ResultCode.SUCCESS, ResultCode.NOTHING_CHANGED) or message == meaning
+    return text if is_told else f"{text}: {message}"
 
 
 def _scope(detail: dict[str, Any]) -> str:
@@ -153,16 +166,14 @@ def _lines(detail: dict[str, Any]) -> str:
 
 def _task(task: dict[str, Any]) -> str:
     coverage = task.get("coverage")
-    parts = []
+    parts = [] if task["state"] == CLOSED else [STATE_WORDS.get(task["state"], "?")]
     if task["result_code"]:
         meaning = english(task["result_code"])
         parts.append(
             f"{task['result_code']} {meaning}: {printable(task['result_msg'], longest=300)}"
         )
     if coverage:
-        parts.append(plural(coverage["analysed"], "file"))
-        if coverage.get("failed"):
-            parts.append(f"{number(coverage['failed'])} could not be analysed")
+        parts.append(files_words(coverage))
     if task["module"] == "codelint" and task["result_code"] == 0:
         parts.append(_counts(task["findings"]))
     return "; ".join(parts) or "done"
