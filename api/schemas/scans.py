@@ -54,12 +54,14 @@ class CreateScan(RequestBody):
         Line, Field(min_length=1, max_length=32, description="Channel, free text.")
     ] = "api"
     revision: Annotated[
-        Annotated[str, AfterValidator(_commit)] | None,
+        Annotated[str, Field(max_length=64), AfterValidator(_commit)] | None,
         Field(description="Commit to scan; absent: the head of the branch."),
     ] = None
 
 
 class CreatedJob(TypedDict):
+    """The job of a create."""
+
     id: int
     #: With `async_flag` false, once the job is closed.
     state: NotRequired[int]

@@ -412,6 +412,19 @@ async def test_a_synchronous_create_answers_202_when_the_server_stops(
     assert set(answer.data["job"]) == {"id"}
 
 
+async def test_a_server_that_is_closed_answers_what_it_holds_before_it_goes(
+    api: Api, project: str, client: TestClient
+) -> None:
+    waiting = asyncio.create_task(create(api, project, {"async_flag": False}))
+    await until_held(client, 1)
+    began = time.monotonic()
+
+    await client.server.close()
+
+    assert (await waiting).status == 202
+    assert time.monotonic() - began < 2.0
+
+
 async def test_a_caller_that_goes_away_costs_nothing_and_cancels_nothing(
     api: Api, project: str, store: Store, client: TestClient
 ) -> None:

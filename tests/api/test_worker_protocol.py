@@ -359,8 +359,8 @@ async def test_a_heartbeat_tells_what_is_known_and_what_is_not(
     assert answer.body["known"] == [task["attempt_id"]]
     assert answer.body["unknown"] == [987654]
     assert (answer.body["cancel"], answer.body["directives"]) == ([], [])
-    progress = await store.db.fetchrow("SELECT files_done, files_planned FROM attempt_progress")
-    assert tuple(progress) == (1, 4)
+    progress = "SELECT array[files_done, files_planned] FROM attempt_progress"
+    assert await store.db.fetchval(progress) == [1, 4]
 
 
 async def test_a_quiet_heartbeat_is_held(hand: Hand, settings: Settings) -> None:

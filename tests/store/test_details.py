@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.domain.ids import JobId, OrgId, ProjectId, TaskId
+from core.domain.ids import AttemptId, JobId, OrgId, ProjectId, TaskId
 from core.domain.states import JobState, TaskState
 from core.store import details
 from core.store.notify import Signals
@@ -214,7 +214,7 @@ async def test_jobs_and_tasks_are_seen_by_their_own_organisation_only(store: Sto
 
     scope = await details.task_scope(store, TaskId(task), OrgId(own))
 
-    assert scope == details.TaskScope(TaskId(task), JobId(job), None, held.attempt_id)
+    assert scope == details.TaskScope(TaskId(task), JobId(job), None, AttemptId(held.attempt_id))
     assert await details.task_scope(store, TaskId(task), None) == scope
     assert await details.task_scope(store, TaskId(task), OrgId(foreign)) is None
     assert await details.project_of_job(store, JobId(job), OrgId(own)) == project
