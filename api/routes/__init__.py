@@ -12,6 +12,16 @@ if TYPE_CHECKING:
 RESOURCES = (
     "orgs",
     "teams",
+    "repos",
+    "schemes",
+    "projects",
+    "tokens",
+    "scans",
+    "jobs",
+    "tasks",
+    "workers",
+    "worker_protocol",
+    "worker_uploads",
     "health",
     "docs",
 )
