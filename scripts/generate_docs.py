@@ -9,11 +9,17 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+
+from pydantic import ByteSize
+from pydantic_core import PydanticUndefined
 
 from core.domain.codes import TEXTS, ResultCode
 from core.domain.outcomes import CODE_OF_REASON, REPORTABLE, RETRYABLE, Reason
 from core.domain.states import STARTED_PHASES, STATE_OF_PHASE, TRANSITIONS, JobPhase
+from core.runtime.environment import Variable
+from core.runtime.settings import VARIABLES
 
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(
@@ -62,10 +68,49 @@ def reasons() -> Iterator[str]:
         yield f"| `{reason}` | {code:d} {TEXTS[code][1]} | {speaker} | {again} |"
 
 
+def secrets() -> Iterator[str]:
+    """Yield the settings that are secrets, each with the name of its credential."""
+    for variable in VARIABLES:
+        if variable.is_secret:
+            yield f"* `{variable.env}`: `{variable.credential}`"
+
+
+def settings(group: str) -> Iterator[str]:
+    """Yield the table of the settings of a group; "" for those of none."""
+    yield "| setting | default | unit | meaning |"
+    yield "|---|---|---|---|"
+    for variable in VARIABLES:
+        *groups, name = variable.path
+        if "".join(groups) == group:
+            unit = "seconds" if name.endswith("_s") else "bytes" if name.endswith("_bytes") else ""
+            cells = (f"`{variable.env}`", _default(variable), unit, variable.field.description)
+            yield f"| {' | '.join(map(str, cells))} |".replace("|  |", "| |")
+
+
+def _default(variable: Variable) -> str:
+    default = variable.field.default
+    if default is PydanticUndefined:
+        return "see there"
+    if default is None:
+        return "none"
+    if default == ():
+        return "empty"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, ByteSize):
+        return f"`{default.human_readable().replace('.0', '')}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default!s}`"
+
+
+GROUPS = sorted({variable.path[0] for variable in VARIABLES if len(variable.path) > 1})
+
 GENERATORS: Mapping[str, Callable[[], Iterator[str]]] = {
     "job-phases": job_phases,
     "reasons": reasons,
     "result-codes": result_codes,
+    "secrets": secrets,
+    "settings": partial(settings, ""),
+    **{f"settings-{group}": partial(settings, group) for group in GROUPS},
 }
 
 
