@@ -163,7 +163,6 @@ class Kennel:
         self._env = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
-            "PYTHONDEVMODE": "0",
             "KENNEL_DATABASE_URL": database_url,
             "KENNEL_DATA_DIR": str(folder / "data"),
             "KENNEL_BOOTSTRAP_TOKEN": ADMIN_TOKEN,
@@ -207,7 +206,7 @@ class Kennel:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "cli.main",
+                "cli",
                 *command,
                 cwd=ROOT,
                 env=self._env | env,
