@@ -27,6 +27,7 @@ format: setup ## Format the code and mend what the linter can mend
 
 docs: setup ## Renew the generated parts of the documents
 	@.venv/bin/python scripts/generate_docs.py --write
+	@.venv/bin/python -m api.openapi > docs/openapi.json
 
 clean: ## Remove .venv, caches and builds
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -70,6 +70,8 @@ _SECURITY_SCHEMES: Json = {
 
 
 class InvalidField(TypedDict):
+    """A field and what is wrong with it."""
+
     field: str
     message: list[str]
 
@@ -206,7 +208,7 @@ def _parameters(operation: Operation, schemas: _Schemas) -> Iterator[Json]:
                 "name": name,
                 "in": "query",
                 "required": name in required,
-                "schema": {key: value for key, value in schema.items() if key != "title"},
+                "schema": _as_text(schema),
             }
     for name, description in operation.headers.items():
         yield {
@@ -215,6 +217,17 @@ def _parameters(operation: Operation, schemas: _Schemas) -> Iterator[Json]:
             "description": description,
             "schema": {"type": "string"},
         }
+
+
+def _as_text(schema: Json) -> Json:
+    """Return a field's schema as a query has it: absent or empty, but never null."""
+    found = {key: value for key, value in schema.items() if key != "title"}
+    if found.get("default", "") is None:
+        del found["default"]
+    choices = [one for one in found.pop("anyOf", []) if one != {"type": "null"}]
+    if "type" in found or not choices:
+        return found
+    return {**found, **choices[0]} if len(choices) == 1 else {**found, "anyOf": choices}
 
 
 def _request_content(operation: Operation, schemas: _Schemas) -> Json:

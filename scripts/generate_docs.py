@@ -15,6 +15,8 @@ from pathlib import Path
 from pydantic import ByteSize
 from pydantic_core import PydanticUndefined
 
+from api.operations import ORGS
+from api.routes import all_operations
 from core.domain.codes import TEXTS, ResultCode
 from core.domain.outcomes import CODE_OF_REASON, REPORTABLE, RETRYABLE, Reason
 from core.domain.states import STARTED_PHASES, STATE_OF_PHASE, TRANSITIONS, JobPhase
@@ -104,8 +106,21 @@ def _default(variable: Variable) -> str:
 
 GROUPS = sorted({variable.path[0] for variable in VARIABLES if len(variable.path) > 1})
 
+
+def operations() -> Iterator[str]:
+    """Yield the table of every operation and who may call it."""
+    yield "| call | who may |"
+    yield "|---|---|"
+    for operation in all_operations():
+        if operation.is_documented:
+            # A line of the table is a line of text: paths are shortened as in the other documents.
+            path = operation.path.replace(ORGS, "B").replace("{", "<").replace("}", ">")
+            yield f"| `{operation.method} {path}` | {operation.access.value} |"
+
+
 GENERATORS: Mapping[str, Callable[[], Iterator[str]]] = {
     "job-phases": job_phases,
+    "operations": operations,
     "reasons": reasons,
     "result-codes": result_codes,
     "secrets": secrets,

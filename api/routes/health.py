@@ -23,10 +23,14 @@ _CHECK_TIMEOUT_S = 5.0
 
 
 class Health(TypedDict):
+    """The process is up."""
+
     status: Literal["ok"]
 
 
 class Readiness(TypedDict):
+    """Whether the service can do its work."""
+
     status: Literal["ready", "not ready"]
     #: What is missing, in words.
     reasons: list[str]

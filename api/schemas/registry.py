@@ -43,6 +43,8 @@ class OrgChange(RequestBody):
 
 
 class OrgAnswer(TypedDict):
+    """An organisation."""
+
     org_sid: str
     name: str
     created_time: str
@@ -56,6 +58,8 @@ class TeamCreate(RequestBody):
 
 
 class TeamAnswer(TypedDict):
+    """A team."""
+
     name: str
     display_name: str
     org_sid: str
@@ -82,6 +86,8 @@ RepoName = Annotated[Line, Field(min_length=1, max_length=128)]
 
 
 class RepoCreate(RequestBody):
+    """A repository of a team; the same address once a team."""
+
     scm_url: ScmUrl
     scm_type: Annotated[Line, Field(max_length=16, description="`git`; nothing else is served.")]
     name: RepoName | None = Field(default=None, description="Default: last part of the URL.")
@@ -100,6 +106,8 @@ class RepoChange(RequestBody):
 
 
 class RepoQuery(PageQuery):
+    """Which repositories."""
+
     scm_url: Text | None = None
     scm_url_or_name: Text | None = Field(
         default=None, description="Part of the address or of the name, in any case."
@@ -107,6 +115,8 @@ class RepoQuery(PageQuery):
 
 
 class RepoAnswer(TypedDict):
+    """A repository; never its credentials."""
+
     id: int
     name: str
     scm_url: str
@@ -151,6 +161,8 @@ Rules = Annotated[
 
 
 class RuleChoice(RequestBody):
+    """Rules by their name in the engine."""
+
     include: Rules = Field(default_factory=list)
     exclude: Rules = Field(default_factory=list)
 
@@ -173,13 +185,15 @@ class EngineChoice(RequestBody):
 
 Engines = Annotated[
     list[
-        Annotated[EngineChoice, BeforeValidator(_named, json_schema_input_type=str | EngineChoice)]
+        Annotated[EngineChoice, BeforeValidator(_named, json_schema_input_type=Word | EngineChoice)]
     ],
     Field(min_length=1, max_length=100),
 ]
 
 
 class PathFilters(RequestBody):
+    """Which files count; nothing in `inclusion` means all."""
+
     inclusion: Globs = Field(default_factory=list)
     exclusion: Globs = Field(default_factory=list)
 
@@ -227,16 +241,22 @@ class SchemeChange(SchemeCreate):
 
 
 class SchemeQuery(PageQuery):
+    """Which schemes."""
+
     name: Text | None = Field(default=None, description="Part of the name, in any case.")
     status: Annotated[int, Field(ge=1, le=2)] | None = None
 
 
 class RuleChoiceAnswer(TypedDict):
+    """Rules by their name in the engine."""
+
     include: list[str]
     exclude: list[str]
 
 
 class EngineChoiceAnswer(TypedDict):
+    """An engine a scheme runs."""
+
     name: str
     version: str
     config: dict[str, Any]
@@ -245,11 +265,15 @@ class EngineChoiceAnswer(TypedDict):
 
 
 class PathFiltersAnswer(TypedDict):
+    """Which files count."""
+
     inclusion: list[str]
     exclusion: list[str]
 
 
 class SchemeAnswer(TypedDict):
+    """A scan scheme."""
+
     id: int
     #: Id of its repository.
     repo: int
@@ -282,6 +306,8 @@ ProjectStatus = Annotated[
 
 
 class ProjectCreate(RequestBody):
+    """A branch to be scanned; the same branch, scheme and sub-folder once a repository."""
+
     branch: Annotated[Text, Field(min_length=1, max_length=255)]
     scan_scheme_id: Id | None = Field(
         default=None, description="Default: the repository's default scheme, made on first use."
@@ -301,12 +327,16 @@ class ProjectChange(RequestBody):
 
 
 class ProjectQuery(PageQuery):
+    """Which projects."""
+
     branch: Text | None = None
     scan_scheme: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
     status: Annotated[int, Field(ge=1, le=3)] | None = None
 
 
 class ProjectRepo(TypedDict):
+    """The repository of a project."""
+
     id: int
     name: str
     scm_url: str
@@ -314,6 +344,8 @@ class ProjectRepo(TypedDict):
 
 
 class ProjectScheme(TypedDict):
+    """The scheme of a project."""
+
     id: int
     name: str
     languages: list[str]
@@ -322,6 +354,8 @@ class ProjectScheme(TypedDict):
 
 
 class ProjectAnswer(TypedDict):
+    """A project."""
+
     id: int
     branch: str
     status: int

@@ -40,10 +40,14 @@ class TokenCreate(RequestBody):
 
 
 class TokenQuery(PageQuery):
+    """Which tokens."""
+
     kind: Literal["user", "enrolment"] | None = None
 
 
 class TokenAnswer(TypedDict):
+    """A token, without its text."""
+
     id: int
     kind: Literal["user", "enrolment"]
     name: str
@@ -58,5 +62,7 @@ class TokenAnswer(TypedDict):
 
 
 class NewTokenAnswer(TokenAnswer):
+    """A token just made, with its text."""
+
     #: The text; answered this once, stored nowhere.
     token: str

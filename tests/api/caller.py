@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient
-from jsonschema import Draft202012Validator
+from openapi_schema_validator import OAS31Validator
 
 from api import openapi
 from api.operations import ORGS, ORGS_V3
@@ -149,14 +149,16 @@ async def _read(method: str, path: str, response: ClientResponse) -> Answered:
 
 def assert_error_shape(answered: Answered) -> None:
     assert answered.headers["Content-Type"].startswith("application/json"), answered
-    Draft202012Validator({"$ref": "#/components/schemas/Error", **DOCUMENT}).validate(answered.body)
+    OAS31Validator({"$ref": "#/components/schemas/Error", **DOCUMENT}).validate(answered.body)
     assert answered.body["status_code"] == answered.status
 
 
 def _check_documented(method: str, path: str, answered: Answered) -> None:
     """Fail when an operation answers what its document does not say."""
     plain = path.partition("?")[0].replace(ORGS_V3, ORGS)
-    operations = next((found for template, found in _TEMPLATES if template.fullmatch(plain)), {})
+    operations: dict[str, Any] = next(
+        (found for template, found in _TEMPLATES if template.fullmatch(plain)), {}
+    )
     described = operations.get(method.lower())
     if described is None or method == "HEAD":
         return
@@ -166,6 +168,6 @@ def _check_documented(method: str, path: str, answered: Answered) -> None:
     )
     content = answers[str(answered.status)].get("content", {}).get("application/json")
     if content is not None:
-        Draft202012Validator({**content["schema"], "components": DOCUMENT["components"]}).validate(
+        OAS31Validator({**content["schema"], "components": DOCUMENT["components"]}).validate(
             answered.body
         )

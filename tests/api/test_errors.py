@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -239,7 +239,7 @@ class TestASmallLimit:
         )
 
     async def test_a_larger_body_is_refused_in_our_shape(self, api: Api) -> None:
-        async def chunks():  # noqa: ANN202
+        async def chunks() -> AsyncIterator[bytes]:
             for _ in range(40):
                 yield b"x" * 100
 
