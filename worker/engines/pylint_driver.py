@@ -38,8 +38,12 @@ from worker.engines import import_guard
 #: Imported whole before the tree can be on the import path.
 _PACKAGES = ("pylint", "astroid", "isort", "tomlkit", "platformdirs", "dill", "colorama")
 _MODULES = ("mccabe", "multiprocessing", "concurrent.futures", "encodings", "zipimport")
-#: Parts of those that are programs or tests.
-_NOT_NEEDED = ("__main__", "pyreverse", "testutils", "dill.tests", "encodings.mbcs")
+#: Parts of those that are programs or tests; and `dill.__diff`, which pylint has no use for and
+#: which puts itself into `builtins.__import__` and walks through every object of every module.
+_NOT_NEEDED = (
+    *("__main__", "pyreverse", "testutils", "dill.tests", "dill.__diff", "colorama.tests"),
+    "encodings.mbcs",
+)
 
 #: Every so many parsed files a line goes to the log, so that a long start is no silence.
 _PARSED_STEP = 100
