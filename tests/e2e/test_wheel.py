@@ -50,5 +50,7 @@ def test_the_wheel_installs_and_the_doctor_is_green(tmp_path: Path) -> None:
     report = json.loads(run(kennel, "doctor", "--json", cwd=tmp_path))
     version = run(kennel, "--version", cwd=tmp_path)
 
-    assert report["is_green"] is True, report
+    assert report["ok"] is True, report
+    checked = {check["name"]: check["level"] for check in report["checks"]}
+    assert {checked[name] for name in ("lines", "pylint", "ruff", "database")} == {"good"}
     assert "0.1.0" in version
