@@ -54,10 +54,6 @@ def _host_name() -> str:
     return name.lstrip("._-")[:64] or "worker"
 
 
-def _cpus() -> int:
-    return max(1, len(os.sched_getaffinity(0)))
-
-
 def _default_data_dir() -> Path:
     state_home = os.environ.get("XDG_STATE_HOME", "")
     # The XDG rules: a relative path there is invalid and is ignored.
@@ -111,8 +107,8 @@ class ApiSettings(Group):
     )
     trust_forwarded: bool = Field(
         default=False,
-        description="Believe `X-Forwarded-For` and `X-Forwarded-Proto`. Only behind a proxy that "
-        "sets them.",
+        description="Believe `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-Prefix` in "
+        "the addresses of pages. Only behind a proxy that sets them.",
     )
 
 
@@ -211,7 +207,7 @@ class WorkerSettings(Group):
         default_factory=_host_name, description="Name shown to people. Default: the host's name."
     )
     slots: int = Field(
-        default_factory=_cpus,
+        default_factory=lambda: len(os.sched_getaffinity(0)),
         ge=1,
         le=1024,
         description="Attempts run at the same time. Default: the processors it may use.",

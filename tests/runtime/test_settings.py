@@ -16,6 +16,7 @@ from core.runtime.settings import (
     VARIABLES,
     LeaseSettings,
     Settings,
+    child_environment,
     load_settings,
     read_service_manager,
 )
@@ -335,6 +336,29 @@ class TestSecretFiles:
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
 
         assert "credential kennel_secret_key" in refusal()
+
+
+def test_a_child_gets_the_environment_without_secrets_and_without_the_service_manager(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = {"KENNEL_LOG__LEVEL": "debug", "LANG": "C.UTF-8"}
+    not_theirs = {
+        "KENNEL_DATABASE_URL": "postgresql:///kennel",
+        "KENNEL_SECRET_KEY_FILE": "/etc/kennel/key",
+        "KENNEL_TOKEN": LONG,
+        "CREDENTIALS_DIRECTORY": "/run/credentials/kennel",
+        "NOTIFY_SOCKET": "/run/notify",
+        "WATCHDOG_USEC": "1000000",
+    }
+    for name, value in (ours | not_theirs).items():
+        monkeypatch.setenv(name, value)
+
+    environment = child_environment({"KENNEL_WORKER__SLOTS": "2", "LANG": "C"})
+
+    assert ours | {"KENNEL_WORKER__SLOTS": "2", "LANG": "C"} == {
+        name: environment[name] for name in (*ours, "KENNEL_WORKER__SLOTS")
+    }
+    assert not environment.keys() & not_theirs.keys()
 
 
 class TestServiceManager:
