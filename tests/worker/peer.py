@@ -80,6 +80,8 @@ class Peer:
     enrolment_uses: int | None = None
     #: Verdicts to give before the usual ones: attempt → list of them.
     verdicts: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    #: Called while a heartbeat is under way.
+    on_heartbeat: Callable[[], object] = lambda: None
     port: int = 0
 
     def __post_init__(self) -> None:
@@ -272,6 +274,7 @@ class Peer:
         body = HeartbeatRequest.model_validate_json(await request.read())
         self.beats.append(body)
         self.calls.append(("heartbeat",))
+        self.on_heartbeat()
         await self.note()
         if body.hold:
             with suppress(TimeoutError):

@@ -6,13 +6,25 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
 
+import psutil
 import pytest
 
 from core.domain.outcomes import Reason
+from core.protocol.messages import RegisterRequest
 from tests.worker.conftest import Repository, Workers, eventually, living
 from tests.worker.peer import Peer
+from worker.client import WorkerClient
 from worker.engines.pylint import PylintEngine
+from worker.enrolment import Enrolment
+from worker.heartbeat import Heartbeat
+from worker.identity import hold_state_dir
+from worker.reporting import Reporter
+from worker.roster import Roster
+from worker.spool import Spool
 
 #: A tree: a child in a session of its own, one in the background, all deaf to TERM.
 STUBBORN = "trap '' TERM; setsid sleep 600 & sleep 600 & echo pid $$; while :; do sleep 1; done"
@@ -104,20 +116,114 @@ async def test_a_lost_lease_heard_of_by_the_log_kills_the_tree(
     assert not peer.named("result")
 
 
-async def test_a_cancel_during_the_checkout_starts_nothing(
-    peer: Peer, workers: Workers, repository: Repository
+@pytest.fixture
+async def silent_url() -> AsyncIterator[str]:
+    """A repository's address where every fetch waits for ever."""
+    connected: set[asyncio.StreamWriter] = set()
+
+    async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.add(writer)
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a/b.git"
+    for writer in connected:
+        writer.transport.abort()
+    server.close()
+    await server.wait_closed()
+
+
+def fetching(url: str) -> list[str]:
+    """Return the command lines of git that fetch from *url*."""
+    lines = [
+        " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
+    ]
+    return [line for line in lines if url in line]
+
+
+async def test_a_cancel_during_the_checkout_ends_the_fetch_and_frees_the_slot(
+    peer: Peer, workers: Workers, repository: Repository, silent_url: str
 ) -> None:
-    # A fetch from a pipe that nobody serves: it waits until it is stopped.
-    url = f"{peer.url}/nothing/here.git"
-    spec = repository.spec("true", source={"scm_url": url, "is_local": False})
+    spec = repository.spec("true", source={"scm_url": silent_url, "is_local": False})
     attempt_id = await peer.offer(spec)
-    peer.lost.add(-1)
+
+    async with workers.inside(slots=1):
+        await eventually(lambda: fetching(silent_url))
+        await peer.order(attempt_id)
+        await eventually(lambda: not fetching(silent_url), within_s=5)
+        await peer.result(await peer.offer(repository.spec("true")))
+
+        state = workers.folder / "state"
+        await eventually(lambda: not [*(state / "spool").iterdir(), *(state / "scratch").iterdir()])
+    assert not [call for call in peer.named("result") if call[1] == attempt_id]
+
+
+async def test_a_worker_that_lost_the_server_ends_its_checkouts_too(
+    peer: Peer, workers: Workers, repository: Repository, silent_url: str
+) -> None:
+    peer.intervals |= {"heartbeat_s": 0.1, "fence_s": 1.0, "lease_s": 2.0}
+    spec = repository.spec("true", source={"scm_url": silent_url, "is_local": False})
+    attempt_id = await peer.offer(spec)
 
     async with workers.inside():
-        await peer.until(lambda: attempt_id in peer.running)
-        await peer.order(attempt_id)
-        await eventually(lambda: not [*(workers.folder / "state" / "spool").iterdir()])
-        await eventually(lambda: not [*(workers.folder / "state" / "scratch").iterdir()])
+        await eventually(lambda: fetching(silent_url))
+        peer.is_down = True
+        await eventually(lambda: not fetching(silent_url), within_s=5)
+        peer.is_down = False
+        result = await peer.result(attempt_id)
+
+    assert result.reason is Reason.WORKER_INTERRUPTED
+
+
+async def test_heartbeats_keep_an_attempt_alive_beyond_its_first_lease(
+    peer: Peer, workers: Workers, repository: Repository
+) -> None:
+    peer.intervals |= {"heartbeat_s": 0.1, "fence_s": 1.0, "lease_s": 2.0}
+    attempt_id = await peer.offer(repository.spec("sleep 2.5"))
+
+    async with workers.inside():
+        result = await peer.result(attempt_id)
+
+    assert result.reason is None
+
+
+async def test_a_lease_counts_from_the_sending_of_the_heartbeat_that_is_confirmed(
+    peer: Peer, workers: Workers, tmp_path: Path
+) -> None:
+    clock = MovedClock()
+    peer.on_heartbeat = lambda: clock.move(4.0)  # held that long
+    async with WorkerClient(peer.url) as client:
+        with hold_state_dir(tmp_path / "state") as state:
+            request = RegisterRequest(name="w", instance_key="k" * 40, engines=[], slots=1)
+            enrolment = Enrolment(
+                client, state, request, enrolment_token=peer.enrolment_token, clock=clock
+            )
+            await enrolment.open()
+            reporter = Reporter(client, Spool(state.spool), on_unauthorized=enrolment.refuse)
+            heartbeat = Heartbeat(
+                client, enrolment, Roster(1, reporter), clock, on_directives=lambda _: None
+            )
+            clock.move(2.0)
+            sent_at = clock.monotonic()
+
+            await heartbeat.tick()
+
+            assert heartbeat.lease_ends_at() == sent_at + peer.intervals["fence_s"]
+
+
+class MovedClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self._at = 1000.0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._at, UTC)
+
+    def monotonic(self) -> float:
+        return self._at
+
+    def move(self, seconds: float) -> None:
+        self._at += seconds
 
 
 async def test_a_waiting_result_that_is_disowned_is_dropped(

@@ -37,7 +37,7 @@ class Kennel:
     api: Api
     store: Store
     settings: Settings
-    server: TestServer
+    server_url: str
     repository: Repository
     folder: Path
 
@@ -51,7 +51,7 @@ class Kennel:
     async def worker(self, name: str, engine: Engine) -> AsyncIterator[StopSignals]:
         stop = StopSignals()
         values = {
-            "server_url": str(self.server.make_url("")), "name": name, "slots": 2, "isolation": "group",
+            "server_url": self.server_url, "name": name, "slots": 2, "isolation": "group",
             "enrolment_token": await enrolment_token(self.store), "shutdown_s": 1.0,
             "state_dir": self.folder / name,
         }  # fmt: skip
@@ -102,7 +102,7 @@ async def kennel(
     deciding = asyncio.create_task(run_scheduler(settings, store, stop=stop))
     async with TestClient(TestServer(build_app(settings, store))) as client:
         api = Api(client, await a_token(store, "admin", name="root"), store)
-        yield Kennel(api, store, settings, client.server, repository, tmp_path)
+        yield Kennel(api, store, settings, str(client.make_url("")), repository, tmp_path)
     stop.set()
     await asyncio.wait_for(deciding, WITHIN_S)
 
