@@ -192,4 +192,6 @@ async def expect_bytes(request: web.Request) -> web.StreamResponse | None:
     if request.headers.get("Expect", "").lower() != "100-continue":
         return error(417, "Expect must be 100-continue")
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # The answer itself has not begun: it may still become an error.
+    request.writer.output_size = 0
     return None

@@ -24,6 +24,8 @@ log = get_logger(__name__)
 SHUTDOWN_S = 8.0
 #: A connection nobody uses is closed after this, seconds.
 _KEEPALIVE_S = 75.0
+#: The rest of a refused body is read for so long, so that the caller gets to its answer, seconds.
+_LINGER_S = 2.0
 _BACKLOG = 1024
 
 
@@ -56,6 +58,7 @@ async def run_api(
         access_log=None,
         keepalive_timeout=_KEEPALIVE_S,
         shutdown_timeout=SHUTDOWN_S,
+        lingering_time=_LINGER_S,
         # A body may be small on the wire and large in memory; `api.bodies` refuses such.
         auto_decompress=False,
     )

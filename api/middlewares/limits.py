@@ -31,7 +31,7 @@ def limiting(limits: Limits) -> Middleware:
     async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
         nonlocal open_requests
         # Health must be told from overload, so it passes.
-        if request.path in ("/healthz", "/readyz"):
+        if request.path.rstrip("/") in ("/healthz", "/readyz"):
             return await handler(request)
         if open_requests >= limits.requests:
             raise Refused(503, "the server is full; try again", headers=_RETRY)

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from api.routes import (
+    docs,
+    health,
+    jobs,
+    orgs,
+    projects,
+    repos,
+    scans,
+    schemes,
+    tasks,
+    teams,
+    tokens,
+    worker_protocol,
+    worker_uploads,
+    workers,
+)
 
 if TYPE_CHECKING:
     from api.operations import Operation
 
 #: In the order the OpenAPI document shows them.
 RESOURCES = (
-    "orgs",
-    "teams",
-    "repos",
-    "schemes",
-    "projects",
-    "tokens",
-    "scans",
-    "jobs",
-    "tasks",
-    "workers",
-    "worker_protocol",
-    "worker_uploads",
-    "health",
-    "docs",
+    orgs,
+    teams,
+    repos,
+    schemes,
+    projects,
+    tokens,
+    scans,
+    jobs,
+    tasks,
+    workers,
+    worker_protocol,
+    worker_uploads,
+    health,
+    docs,
 )
 
 
 def all_operations() -> list[Operation]:
     """Return every operation of the api; each resource declares its own in `operations`."""
-    return [
-        operation
-        for resource in RESOURCES
-        for operation in importlib.import_module(f"api.routes.{resource}").operations.all
-    ]
+    return [operation for resource in RESOURCES for operation in resource.operations.all]

@@ -11,7 +11,7 @@ import asyncpg
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
-from core.domain.errors import AlreadyExists, NotFound
+from core.domain.errors import AlreadyExists, InvalidField, NotFound
 from core.domain.ids import RepoId, SchemeId
 from core.store import tables
 from core.store.pages import Page, page_of
@@ -149,7 +149,7 @@ async def default(store: Store, repo_id: RepoId) -> SchemeId:
             found = await store.db.fetchval(_MAKE_DEFAULT, repo_id, name, _DEFAULT_DESCRIPTION)
         if found is not None:
             return SchemeId(found)
-    raise AlreadyExists("scan_scheme_id", "must be given: no name is free for a default scheme", 0)
+    raise InvalidField("scan_scheme_id", "must be given: no name is free for a default scheme")
 
 
 async def offered_engines(store: Store, names: Collection[str]) -> frozenset[str]:
