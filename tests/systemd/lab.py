@@ -65,6 +65,10 @@ class LabError(Exception):
     """What was asked of the lab did not work; the message holds what it printed."""
 
 
+class NotBooted(LabError):
+    """This machine lets no container boot; the message holds what its console said."""
+
+
 def until(condition: Callable[[], bool], limit_s: float, what: str) -> None:
     """Wait until *condition* holds; LabError, which says *what* did not happen, after *limit_s*."""
     deadline = time.monotonic() + limit_s
@@ -126,9 +130,10 @@ class Lab:
             )
         try:
             until(self._is_up, _BOOT_LIMIT_S, "systemd came up")
-        except BaseException as error:
+        except (LabError, OSError, subprocess.SubprocessError) as error:
             self._stop()
-            raise LabError(f"{error}\n{(self._folder / 'console').read_text()[-4000:]}") from error
+            said = (self._folder / "console").read_text(errors="replace")[-4000:]
+            raise NotBooted(f"{error}\n{said}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
