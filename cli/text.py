@@ -17,6 +17,7 @@ def printable(value: object, *, longest: int | None = None) -> str:
         char if char.isprintable() else _spelt(char)
         for char in ("" if value is None else str(value))
     )
+    text = text.strip()
     return text if longest is None else shortened(text, longest)
 
 

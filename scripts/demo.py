@@ -64,7 +64,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="kennel-demo-") as folder:
             show(Path(folder), archives)
     except (DemoFailed, OSError, subprocess.SubprocessError, KeyboardInterrupt) as error:
-        say(f"The demo failed: {error or type(error).__name__}")
+        say(f"The demo failed: {error}" if str(error) else "The demo was interrupted.")
         return 1
     say(f"Done in {time.monotonic() - started:.0f} s. Nothing is left running; nothing is left.")
     return 0

@@ -17,11 +17,14 @@ from pydantic_core import PydanticUndefined
 
 from api.operations import ORGS
 from api.routes import all_operations
+from cli.exits import MEANINGS
+from cli.main import app
 from core.domain.codes import TEXTS, ResultCode
 from core.domain.outcomes import CODE_OF_REASON, REPORTABLE, RETRYABLE, Reason
 from core.domain.states import STARTED_PHASES, STATE_OF_PHASE, TRANSITIONS, JobPhase
 from core.runtime.environment import Variable
 from core.runtime.settings import VARIABLES
+from scripts.command_reference import reference
 
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(
@@ -118,7 +121,22 @@ def operations() -> Iterator[str]:
             yield f"| `{operation.method} {path}` | {operation.access.value} |"
 
 
+def commands() -> Iterator[str]:
+    """Yield the reference of every command and option."""
+    yield from reference(app, "kennel")
+
+
+def exit_statuses() -> Iterator[str]:
+    """Yield the table of exit statuses."""
+    yield "| status | meaning |"
+    yield "|---|---|"
+    for code, meaning in MEANINGS.items():
+        yield f"| {code.value} | {meaning} |"
+
+
 GENERATORS: Mapping[str, Callable[[], Iterator[str]]] = {
+    "commands": commands,
+    "exit-statuses": exit_statuses,
     "job-phases": job_phases,
     "operations": operations,
     "reasons": reasons,

@@ -22,7 +22,7 @@ def scan(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Branch to scan. Default: the one a folder is on; main for a URL.",
+            help="Branch to scan. Default: the one a folder is on, or the default branch of a URL.",
             show_default=False,
         ),
     ] = None,

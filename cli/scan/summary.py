@@ -15,6 +15,7 @@ from cli.exits import Exit, exit_of_result
 from cli.output import say
 from cli.scan.display import files_words
 from cli.scan.following import CLOSED, STATE_WORDS, JobRef
+from cli.scan.waiting import why_waiting
 from cli.text import number, plural, printable, span
 from core.domain.codes import ResultCode, english
 
@@ -43,6 +44,8 @@ class Summary:
     findings: list[dict[str, Any]] = field(default_factory=list)
     #: How to see all findings.
     more_with: str = ""
+    #: What a job that has not started waits for.
+    waiting: str | None = None
 
     @property
     def exit(self) -> Exit:
@@ -83,6 +86,8 @@ class Summary:
         detail = self.detail
         yield f"job {self.job.job_id}, scan {self.job.scan_id} of project {self.job.project}"
         yield f"  result     {_result(detail)}"
+        if self.waiting:
+            yield f"  waiting    {self.waiting}"
         if detail["revision"]:
             yield f"  revision   {detail['revision'][:12]}, {_scope(detail)}"
         if detail["execute_time"] is not None:
@@ -115,7 +120,8 @@ async def summarise(
     """Return how a job stands, and the first of its findings."""
     found = await findings_of(client, detail) if sum(detail["findings"].values()) else []
     more_with = f"kennel jobs findings {job.job_id}" if server_stays else "--findings N shows them"
-    return Summary(job, client.server, detail, found[:most_findings], more_with)
+    waiting = await why_waiting(client, detail)
+    return Summary(job, client.server, detail, found[:most_findings], more_with, waiting)
 
 
 async def findings_of(client: Client, detail: dict[str, Any]) -> list[dict[str, Any]]:
