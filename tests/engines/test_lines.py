@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_a_line_made_to_be_slow_is_not(language: str) -> None:
         assert sum(count_lines(piece * 100_000, language)) == 1
 
 
-def counts(lines: list[LineCount] | None) -> dict[str, tuple[int, int, int, int]]:
+def counts(lines: Sequence[LineCount] | None) -> dict[str, tuple[int, int, int, int]]:
     assert lines is not None
     return {one.language: (one.files, one.code, one.comment, one.blank) for one in lines}
 

@@ -31,7 +31,7 @@ PREPARED: dict[str, Any] = {"prepare": {"files": 2, "languages": {"python": 2}}}
 
 async def ended(store: Store, job_id: JobId) -> tuple[int, str] | None:
     job = (await jobs.closed(store, [job_id])).get(job_id)
-    return job and (job.result_code, job.result_msg)
+    return None if job is None else (job.result_code, job.result_msg)
 
 
 async def preparing(store: Store, project_id: int, worker: WorkerId) -> tuple[JobId, life.Claimed]:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import psutil
@@ -63,7 +64,7 @@ async def eventually(is_true: Callable[[], bool], *, within_s: float = 20) -> No
 
 
 def start_parent(
-    data_dir: Path, *, python: str = sys.executable, **options: object
+    data_dir: Path, *, python: str = sys.executable, **options: Any
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [python, "-c", PARENT, str(data_dir)],
@@ -122,6 +123,7 @@ async def test_it_serves_one_private_socket_and_keeps_checksums(tmp_path: Path) 
         )
         socket_dir = Path((tmp_path / "postgres" / "runtime").read_text())
 
+    assert row is not None
     assert tuple(row) == ("", "on", "UTF8", "C.UTF-8", 18)
     assert not socket_dir.exists()
 
@@ -244,7 +246,9 @@ async def test_a_pid_file_that_names_a_stranger_is_dropped(tmp_path: Path) -> No
         cluster = tmp_path / "postgres" / "cluster"
         lines = (cluster / "postmaster.pid").read_text().splitlines()
     owner = cluster.stat()
-    options = {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
+    options: dict[str, Any] = (
+        {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
+    )
     stranger = subprocess.Popen(["sleep", "600"], cwd="/", **options)
     try:
         # After a reboot the number belongs to another process of the same user.

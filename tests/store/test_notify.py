@@ -6,6 +6,8 @@ from pathlib import Path
 
 import asyncpg
 import orjson
+from typing import Any, cast
+
 import pytest
 
 from core.store.notify import CHANNEL, EVERYTHING, Signals
@@ -23,9 +25,9 @@ async def other(database_url: str) -> AsyncIterator[Signals]:
 
 
 @pytest.fixture
-async def heard(database_url: str) -> AsyncIterator[list[dict[str, object]]]:
+async def heard(database_url: str) -> AsyncIterator[list[dict[str, Any]]]:
     """Every message that has topics, as it goes over the wire."""
-    messages: list[dict[str, object]] = []
+    messages: list[dict[str, Any]] = []
 
     def hear(_connection: object, _pid: int, _channel: str, payload: object) -> None:
         assert len(str(payload).encode()) < 8000
@@ -93,7 +95,7 @@ async def test_a_closed_waiter_is_forgotten(signals: Signals) -> None:
 
 
 async def test_what_follows_the_first_is_gathered(
-    signals: Signals, heard: list[dict[str, object]], database_url: str
+    signals: Signals, heard: list[dict[str, Any]], database_url: str
 ) -> None:
     await forget_start(signals)
     async with Signals(database_url, gather_s=0.02) as listener:
@@ -111,7 +113,7 @@ async def test_what_follows_the_first_is_gathered(
 
 
 async def test_many_topics_are_split_below_the_limit_of_notify(
-    signals: Signals, heard: list[dict[str, object]], other: Signals
+    signals: Signals, heard: list[dict[str, Any]], other: Signals
 ) -> None:
     await forget_start(signals, other)
     names = [f"{'长' * 60}:{number}" for number in range(200)]
@@ -124,7 +126,7 @@ async def test_many_topics_are_split_below_the_limit_of_notify(
 
 
 async def test_more_than_can_be_named_wakes_everybody(
-    signals: Signals, heard: list[dict[str, object]], other: Signals
+    signals: Signals, heard: list[dict[str, Any]], other: Signals
 ) -> None:
     await forget_start(signals, other)
     with other.subscribe("unrelated") as waiter:
@@ -181,7 +183,7 @@ async def test_a_lost_connection_comes_back_and_wakes_every_waiter_once(
 
 
 async def test_what_was_published_without_a_connection_arrives_later(
-    signals: Signals, other: Signals, db: Database, heard: list[dict[str, object]]
+    signals: Signals, other: Signals, db: Database, heard: list[dict[str, Any]]
 ) -> None:
     await forget_start(signals, other)
     await cut(db)
@@ -210,7 +212,7 @@ async def test_a_silent_connection_is_probed(database_url: str, db: Database) ->
         with signals.subscribe("tasks") as waiter:
             # The connection lives and no longer hears: what a pooler does to LISTEN.
             assert signals._connection is not None
-            signals._connection._listeners.clear()
+            cast("Any", signals._connection)._listeners.clear()
             await signals._connection.execute("UNLISTEN *")
 
             assert await waiter.wait(30), "the probe noticed and connected again"
