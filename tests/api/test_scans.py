@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import FormData
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 
+from api.app import build_app
 from api.holding import HOLDING
 from api.keys import STOPPING
 from api.operations import ORGS, ORGS_V3
@@ -19,6 +22,8 @@ from core.domain.ids import JobId
 from core.domain.states import ActiveJobPolicy
 from core.runtime.settings import ApiSettings, SchedulerSettings, Settings
 from core.store import jobs
+from core.store.notify import Signals
+from core.store.pool import Connection, Database
 from core.store.store import Store
 from tests.api.caller import Answered, Api, a_token
 
@@ -384,6 +389,40 @@ async def test_many_synchronous_creates_are_answered_each_with_its_own(
     assert sorted(answer["id"] for answer in answers) == sorted(ids)
     assert all(answer["result_msg"].endswith(f"n{answer['id']} . ") for answer in answers)
     assert len(client.app[HOLDING]) == 0
+
+
+class Counting(Database):
+    """The same database, which counts how often a connection is taken."""
+
+    taken = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        self.taken += 1
+        async with super().connection() as connection:
+            yield connection
+
+
+async def test_held_creates_look_at_the_database_together(
+    settings: Settings, db: Database, signals: Signals
+) -> None:
+    counting = Counting(db._pool)
+    store = Store(counting, signals)
+    async with TestClient(TestServer(build_app(settings, store))) as client:
+        api = Api(client, await a_token(store, "admin", name="root"), store)
+        body = {"async_flag": False, "force_create": True}
+        project = await api.a_project()
+        waiting = [asyncio.create_task(create(api, project, body)) for _ in range(30)]
+        await until_held(client, 30)
+        counting.taken = 0
+
+        await asyncio.wait(waiting, timeout=2.0)
+
+        # Ten safety ticks in that time; thirty requests that asked would be three hundred.
+        assert counting.taken <= 15
+        assert len(client.app[HOLDING]) == 30
+        await client.server.close()
+        assert {(await one).status for one in waiting} == {202}
 
 
 async def test_a_synchronous_create_that_waits_too_long_answers_202_with_the_ids(
