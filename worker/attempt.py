@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
+import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Literal
 
 from structlog.contextvars import bound_contextvars
 
-from core.domain.clock import Clock
 from core.domain.errors import InvalidField, LeaseLost, ScmError
 from core.domain.outcomes import REPORTABLE, Outcome, Reason
 from core.domain.states import TaskKind
@@ -28,23 +25,22 @@ from core.protocol.messages import (
     ArtifactRef,
     AttemptResult,
     Beat,
-    EngineReport,
     PrepareReport,
     TaskLimits,
     TaskSpec,
 )
 from core.runtime.logs import get_logger
-from worker.checkout import Mirror, MirrorCache
-from worker.client import CallRefused, ServerUnavailable, Unauthorized, WorkerClient, digest
+from worker.checkout import Mirror
+from worker.client import CallRefused, ServerUnavailable, Unauthorized, digest
 from worker.durable import make_private
-from worker.engines.base import Command, Ended, Engine, EngineTask, Verdict
-from worker.enrolment import Enrolment
+from worker.engines.base import Command, Ended, EngineTask, Verdict
+from worker.judging import counts, judge, write_report
 from worker.logstream import LogStream
 from worker.prepare import files_for, prepare
-from worker.reporting import Reporter
-from worker.sandbox import Cause, Place, Sandbox, SupervisedRun, streamable_bytes
+from worker.sandbox import Cause, Place, SupervisedRun, streamable_bytes
 from worker.scope import Scope
-from worker.spool import Entry, Spool
+from worker.spool import Entry
+from worker.tools import Tools
 from worker.tree import remove_tree
 
 log = get_logger(__name__)
@@ -63,32 +59,6 @@ class Fate(Enum):
     DROP = "drop"
     #: This worker cannot go on: reported as interrupted, so that another attempt can begin.
     HAND_BACK = "hand_back"
-
-
-@dataclass(frozen=True, slots=True)
-class OfferedEngine:
-    """An engine that works on this host."""
-
-    engine: Engine
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What every attempt of a worker works with."""
-
-    client: WorkerClient
-    enrolment: Enrolment
-    spool: Spool
-    reporter: Reporter
-    mirrors: MirrorCache
-    sandbox: Sandbox
-    engines: Mapping[str, OfferedEngine]
-    scratch: Path
-    clock: Clock
-    #: The worker's own bound; a task's lower one wins.
-    memory_bytes: int
-    allow_local_repos: bool
 
 
 class _StepFailed(Exception):
@@ -124,7 +94,6 @@ class Attempt:
         self._timings: dict[str, float] = {}
         # Filled by the steps.
         self._task: EngineTask | None = None
-        self._revision = ""
         self._prepared: PrepareReport | None = None
         self._ended: list[Ended] = []
         self._ended_by = ""
@@ -202,6 +171,7 @@ class Attempt:
                 self.phase = "reporting"
                 with self._timed("collect"):
                     await self.collect(self._task)
+            return self._concluded()
         except _Stopped:
             return None
         except _StepFailed as failure:
@@ -209,14 +179,11 @@ class Attempt:
         except Exception as error:
             # The edge of the attempt: whatever goes wrong in here, the server hears of it.
             log.exception("attempt.broken")
+            self._verdict = None  # it may be what is broken
             why = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
             return self._result(
                 Reason.WORKER_ERROR, f"the worker met an error of its own{why}; see its log"
             )
-        verdict = self._verdict
-        if verdict is None:
-            return self._result(None, "")
-        return self._result(verdict.reason, verdict.message)
 
     # --- step 1 ------------------------------------------------------------------------------
 
@@ -242,7 +209,6 @@ class Attempt:
         self._prepared = await prepare(mirror, self.spec)
 
     async def _check_out(self, mirror: Mirror) -> None:
-        self._revision = mirror.revision
         scope = await files_for(mirror, self.spec)
         source = make_private(self._folder) / "source"
         # With a fresh mirror, after a damaged one, this is the second time.
@@ -277,7 +243,8 @@ class Attempt:
             out=task.out,
             log=self.entry.log,
             control=make_private(self._folder / "control"),
-            tag=str(self.spec.attempt_id),
+            # Attempts of another server's worker on this host may have the same ids.
+            tag=f"{self.spec.attempt_id}-{secrets.token_hex(4)}",
             readable=tuple(engine.readable_paths()),
         )
         ends_at = self._tools.clock.monotonic() + self._limits.wall_s
@@ -332,10 +299,9 @@ class Attempt:
 
     async def collect(self, task: EngineTask) -> None:
         """Let the engine judge what its commands left behind; keep its report as an artifact."""
-        offered = self._tools.engines[self.spec.engine]
         try:
             async with asyncio.timeout(_THINK_S):
-                self._verdict = await asyncio.to_thread(self._judge, offered, task)
+                self._verdict = await asyncio.to_thread(self._judge, task)
         except TimeoutError as error:
             raise _StepFailed(
                 Reason.REPORT_UNREADABLE, f"its report was not read within {_THINK_S:g} s"
@@ -351,26 +317,11 @@ class Attempt:
             )
         self._artifacts.append(artifact)
 
-    def _judge(self, offered: OfferedEngine, task: EngineTask) -> Verdict:
-        verdict = offered.engine.judge(task, self._ended)
-        limit = self._ended[-1].limit if self._ended else None
-        if limit is not None:
-            # What was cut off explains whatever else is wrong with the outputs.
-            message = f"{self.spec.engine} was stopped: {self._ended_by}"
-            verdict = dataclasses.replace(verdict, reason=limit, message=message)
-        report = EngineReport(
-            engine=self.spec.engine,
-            engine_version=offered.version,
-            revision=self._revision,
-            base_revision=self.spec.source.base_revision,
-            coverage=verdict.coverage,
-            failures=list(verdict.failures),
-            findings=list(verdict.findings),
-            lines=None if verdict.lines is None else list(verdict.lines),
-            counter=verdict.counter,
-        )
+    def _judge(self, task: EngineTask) -> Verdict:
+        offered = self._tools.engines[self.spec.engine]
+        verdict = judge(offered, task, self._ended, limit_text=self._ended_by)
         path = self.entry.artifacts / RESULT_ARTIFACT
-        path.write_bytes(report.model_dump_json().encode())
+        write_report(path, verdict, self.spec, version=offered.version)
         return verdict
 
     # --- step 4 ------------------------------------------------------------------------------
@@ -390,6 +341,12 @@ class Attempt:
         log.info("attempt.ended", outcome=result.outcome, reason=result.reason)
         await self._tools.reporter.submit(self.entry, result, log_sent=self._log.sent)
 
+    def _concluded(self) -> AttemptResult:
+        """Return the result of steps that all came to their end."""
+        if self._verdict is None:
+            return self._result(None, "")
+        return self._result(self._verdict.reason, self._verdict.message)
+
     def _result(self, reason: Reason | None, message: str) -> AttemptResult:
         verdict = self._verdict
         last = self._ended[-1] if self._ended else None
@@ -403,7 +360,7 @@ class Attempt:
             exit_code=None if last is None else last.exit_code,
             signal=None if last is None else last.signal,
             engine_version="" if offered is None else offered.version,
-            **({} if verdict is None else _counts(verdict)),
+            **({} if verdict is None else counts(verdict)),
             prepare=self._prepared,
             log_bytes=self._log_bytes(),
             artifacts=self._artifacts,
@@ -447,14 +404,6 @@ def _limits(limits: TaskLimits, tools: Tools) -> TaskLimits:
 def _scm_reason(error: ScmError) -> Reason:
     reason = Reason(error.reason)
     return reason if reason in REPORTABLE else Reason.CHECKOUT_FAILED
-
-
-def _counts(verdict: Verdict) -> dict[str, object]:
-    return {
-        "coverage": verdict.coverage,
-        "findings": dict(Counter(finding.severity for finding in verdict.findings)),
-        "lines": None if verdict.lines is None else list(verdict.lines),
-    }
 
 
 def _plain(text: str) -> str:

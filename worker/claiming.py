@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 from core.protocol.messages import AttemptRef, TaskSpec
 from core.runtime.logs import get_logger
-from worker.attempt import Attempt, Tools
+from worker.attempt import Attempt
 from worker.client import CallRefused, ServerUnavailable, Unauthorized
 from worker.heartbeat import Heartbeat
 from worker.roster import Roster
 from worker.spool import Entry
+from worker.tools import Tools
 
 log = get_logger(__name__)
 

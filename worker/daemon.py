@@ -17,13 +17,14 @@ from core.protocol.messages import AttemptResult
 from core.runtime import systemd
 from core.runtime.logs import get_logger
 from core.runtime.loops import EventWake, Loop, LoopHealth, LoopRun, run_loop
-from worker.attempt import Fate, Tools
+from worker.attempt import Fate
 from worker.claiming import Claimer
 from worker.client import CallRefused, ServerUnavailable, Unauthorized
 from worker.enrolment import EnrolmentRefused
 from worker.heartbeat import Fence, Heartbeat
 from worker.roster import Roster
 from worker.spool import Entry
+from worker.tools import Tools
 
 log = get_logger(__name__)
 

@@ -18,7 +18,6 @@ from core.runtime.logs import configure_logs, get_logger
 from core.runtime.loops import EventWake
 from core.runtime.settings import Settings, WorkerSettings
 from core.runtime.signals import StopSignals
-from worker.attempt import OfferedEngine, Tools
 from worker.checkout import MirrorCache
 from worker.client import WorkerClient
 from worker.daemon import Daemon, Stop, StopBounds, Wakes
@@ -30,6 +29,7 @@ from worker.reporting import Reporter
 from worker.roster import Roster
 from worker.sandbox import Sandbox, detect
 from worker.spool import Spool
+from worker.tools import OfferedEngine, Tools
 
 log = get_logger(__name__)
 

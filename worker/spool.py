@@ -118,9 +118,12 @@ class Spool:
         self._sizes[entry.attempt_id] = _size(entry.folder)
 
     def _discard(self, folder: Path) -> None:
-        # The lease first: a folder without one is rubbish, however far the removal came.
-        (folder / _LEASE).unlink(missing_ok=True)
-        remove_tree(folder)
+        try:
+            # The lease first: a folder without one is rubbish, however far the removal came.
+            (folder / _LEASE).unlink(missing_ok=True)
+            remove_tree(folder)
+        except OSError as error:
+            log.warning("spool.entry_kept", entry=folder.name, error=str(error))
 
     def _load(self) -> list[tuple[Entry, AttemptResult]]:
         found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,8 +22,7 @@ from tests.worker.peer import WITHIN_S, Peer
 from tests.worker.shell_engine import ShellEngine
 from worker.engines.base import Engine
 from worker.service import run_worker
-from worker.supervisor import is_alive, tagged
-from worker.tree import sweep
+from worker.supervisor import is_alive
 
 ROOT = Path(__file__).parents[2]
 GIT_ENV = {
@@ -44,9 +44,18 @@ async def eventually(holds: Callable[[], Any], *, within_s: float = WITHIN_S) ->
     return found
 
 
-def living(attempt_id: int) -> list[int]:
-    """Return the processes of an attempt that still run."""
-    return [pid for pid in tagged(str(attempt_id)) if is_alive(pid)]
+def living(scratch: Path) -> list[int]:
+    """Return the engine processes that still run with their home below *scratch*.
+
+    Not by the attempt's tag: other tests' attempts run on this host at the same time.
+    """
+    home = f"HOME={scratch}/".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if home in (folder / "environ").read_bytes() and is_alive(int(folder.name)):
+                found.append(int(folder.name))
+    return found
 
 
 @dataclass
@@ -175,6 +184,10 @@ class Workers:
     def log(self) -> Path:
         return self.folder / "worker.log"
 
+    def living(self, attempt_id: int) -> list[int]:
+        """Return the processes of an attempt that still run."""
+        return living(self.folder / "state/scratch" / str(attempt_id))
+
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the log lines of one event."""
         lines = [
@@ -187,8 +200,9 @@ class Workers:
             if process.returncode is None:
                 process.kill()
             await process.wait()
-        for attempt_id in self.peer.offered:
-            sweep(str(attempt_id))
+        for pid in living(self.folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -82,10 +82,12 @@ class Peer:
     verdicts: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     #: Called while a heartbeat is under way.
     on_heartbeat: Callable[[], object] = lambda: None
+    #: Attempts whose log is lost before their next verdict.
+    forgetting: set[int] = field(default_factory=set)
     port: int = 0
 
     def __post_init__(self) -> None:
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(1 + secrets.randbelow(2**40))
         self._queue: list[TaskSpec] = []
         self._answers: dict[str, list[TaskSpec]] = {}
         self._changed = asyncio.Condition()
@@ -335,6 +337,9 @@ class Peer:
     def _judge(self, result: AttemptResult) -> dict[str, Any]:
         attempt_id = result.attempt_id
         self.calls.append(("result", attempt_id, result.reason))
+        if attempt_id in self.forgetting:
+            self.forgetting.discard(attempt_id)
+            self.logs.pop(attempt_id, None)
         scripted = self.verdicts.get(attempt_id)
         if scripted:
             return {"attempt_id": attempt_id, **scripted.pop(0)}

@@ -8,7 +8,7 @@ import pytest
 
 from core.domain.outcomes import Outcome, Reason
 from core.protocol.messages import EngineReport
-from tests.worker.conftest import Repository, Workers, eventually, living
+from tests.worker.conftest import Repository, Workers, eventually
 from tests.worker.peer import Peer
 
 
@@ -119,7 +119,7 @@ async def test_the_log_streams_while_the_command_runs(
     async with workers.inside():
         pid = await peer.pid(attempt_id)
 
-        assert pid in living(attempt_id)
+        assert pid in workers.living(attempt_id)
         assert not peer.results
 
 
@@ -159,21 +159,31 @@ async def test_a_log_longer_than_the_server_takes_arrives_cut_and_whole(
     assert log.rstrip().endswith("the end")
 
 
-@pytest.mark.parametrize(
-    "verdict", [{"verdict": "log_incomplete", "log_bytes": 0}, {"verdict": "artifact_missing"}]
-)
-async def test_what_the_server_misses_of_a_result_is_sent_again(
-    peer: Peer, workers: Workers, repository: Repository, verdict: dict[str, Any]
+async def test_a_log_the_server_lost_is_sent_again_with_the_result(
+    peer: Peer, workers: Workers, repository: Repository
 ) -> None:
     attempt_id = await peer.offer(repository.spec("echo hello"))
-    peer.verdicts[attempt_id] = [verdict]
+    peer.forgetting.add(attempt_id)
+
+    async with workers.inside():
+        result = await peer.result(attempt_id)
+
+    assert len(peer.named("result")) == 2
+    assert peer.log_of(attempt_id) == "hello\n"
+    assert result.log_bytes == 6
+
+
+async def test_an_artifact_the_server_misses_is_sent_again(
+    peer: Peer, workers: Workers, repository: Repository
+) -> None:
+    attempt_id = await peer.offer(repository.spec("echo hello"))
+    peer.verdicts[attempt_id] = [{"verdict": "artifact_missing"}]
 
     async with workers.inside():
         await peer.result(attempt_id)
 
     assert len(peer.named("result")) == 2
     assert len(peer.named("artifact")) == 2
-    assert peer.log_of(attempt_id) == "hello\n"
 
 
 async def test_a_result_of_which_the_server_always_misses_parts_ends_as_a_failure(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.domain.outcomes import Reason
-from tests.worker.conftest import Repository, Workers, eventually, living
+from tests.worker.conftest import Repository, Workers, eventually
 from tests.worker.peer import Peer
 
 
@@ -152,4 +152,4 @@ async def test_a_server_that_cannot_be_reached_gets_its_claims_when_it_is_back(
         attempt_id = await peer.offer(repository.spec("true"))
 
         await peer.result(attempt_id)
-    assert not living(attempt_id)
+    assert not workers.living(attempt_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.worker.conftest import Repository, Workers, eventually, living
+from tests.worker.conftest import Repository, Workers, eventually
 from tests.worker.peer import Peer
 from tests.worker.shell_engine import ShellEngine
 from worker.enrolment import EnrolmentRefused
@@ -55,7 +55,7 @@ async def test_a_refused_token_ends_all_attempts_and_enrols_again(
         peer.tokens.clear()
         await peer.until(lambda: len(peer.registrations) == 2)
         # Registering gives its lease away, so it was dead by then.
-        assert not living(attempt_id)
+        assert not workers.living(attempt_id)
         second = await peer.offer(repository.spec("true"))
         await peer.result(second)
 
@@ -66,7 +66,7 @@ async def test_a_refused_token_without_an_enrolment_token_ends_the_worker(
     peer: Peer, workers: Workers
 ) -> None:
     async with workers.inside():
-        await peer.until(lambda: peer.registrations)
+        await peer.until(lambda: peer.claims)
 
     async with workers.inside(enrolment_token=None) as (_, worker):
         await peer.until(lambda: len(peer.claims) >= 2)

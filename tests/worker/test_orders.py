@@ -15,7 +15,7 @@ import pytest
 
 from core.domain.outcomes import Reason
 from core.protocol.messages import RegisterRequest
-from tests.worker.conftest import Repository, Workers, eventually, living
+from tests.worker.conftest import Repository, Workers, eventually
 from tests.worker.peer import Peer
 from worker.client import WorkerClient
 from worker.engines.pylint import PylintEngine
@@ -43,10 +43,10 @@ async def test_a_cancel_kills_a_running_pylint_within_a_second(
 
     async with workers.inside(engines=[PylintEngine()], slots=1):
         await peer.until(lambda: attempt_id in peer.running)
-        await eventually(lambda: len(living(attempt_id)) >= 1)
+        await eventually(lambda: len(workers.living(attempt_id)) >= 1)
         ordered_at = time.monotonic()
         await peer.order(attempt_id, "abort")
-        await eventually(lambda: not living(attempt_id), within_s=5)
+        await eventually(lambda: not workers.living(attempt_id), within_s=5)
         took_s = time.monotonic() - ordered_at
 
         # The slot is free again.
@@ -64,9 +64,9 @@ async def test_a_cancel_kills_the_whole_tree_and_reports_nothing(
 
     async with workers.inside():
         await peer.pid(attempt_id)
-        assert len(living(attempt_id)) >= 3
+        assert len(workers.living(attempt_id)) >= 3
         await peer.order(attempt_id, mode)
-        await eventually(lambda: not living(attempt_id))
+        await eventually(lambda: not workers.living(attempt_id))
         await eventually(lambda: not [*(workers.folder / "state" / "spool").iterdir()])
 
     assert not peer.named("result")
@@ -96,7 +96,7 @@ async def test_an_unknown_attempt_is_killed_and_dropped(
     async with workers.inside():
         await peer.pid(attempt_id)
         await peer.disown(attempt_id)
-        await eventually(lambda: not living(attempt_id))
+        await eventually(lambda: not workers.living(attempt_id))
 
     assert not peer.named("result")
 
@@ -111,7 +111,7 @@ async def test_a_lost_lease_heard_of_by_the_log_kills_the_tree(
     async with workers.inside():
         await peer.pid(attempt_id)
         peer.lost.add(attempt_id)
-        await eventually(lambda: not living(attempt_id))
+        await eventually(lambda: not workers.living(attempt_id))
 
     assert not peer.named("result")
 
@@ -254,7 +254,7 @@ async def test_a_worker_that_lost_the_server_kills_its_own_attempts_in_time(
         await peer.pid(attempt_id)
         lost_at = time.monotonic()
         peer.is_down = True
-        await eventually(lambda: not living(attempt_id))
+        await eventually(lambda: not workers.living(attempt_id))
         took_s = time.monotonic() - lost_at
         assert not peer.results
 
@@ -278,7 +278,7 @@ async def test_an_outage_shorter_than_the_fence_kills_nothing(
         await peer.pid(attempt_id)
         beats = len(peer.beats)
         peer.is_down = True
-        await eventually(lambda: len(living(attempt_id)) >= 1)
+        await eventually(lambda: len(workers.living(attempt_id)) >= 1)
         peer.is_down = False
         await peer.until(lambda: len(peer.beats) > beats + 1)
         flag.touch()
@@ -297,7 +297,7 @@ async def test_a_stopped_daemon_overlaps_nobody(
 
     os.kill(process.pid, signal.SIGSTOP)
     try:
-        await eventually(lambda: not living(attempt_id), within_s=5)
+        await eventually(lambda: not workers.living(attempt_id), within_s=5)
     finally:
         os.kill(process.pid, signal.SIGCONT)
 

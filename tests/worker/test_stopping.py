@@ -11,7 +11,7 @@ import socket
 import pytest
 
 from core.domain.outcomes import Reason
-from tests.worker.conftest import Repository, Workers, eventually, living
+from tests.worker.conftest import Repository, Workers, eventually
 from tests.worker.peer import WITHIN_S, Peer
 
 NEVER_ENDS = "trap '' TERM; echo pid $$; while :; do sleep 0.2; done"
@@ -81,13 +81,13 @@ async def test_a_second_signal_ends_what_runs_and_hands_it_back(
 
     process.send_signal(signal.SIGTERM)
     await peer.until(lambda: peer.goodbyes)
-    assert living(attempt_id)
+    assert workers.living(attempt_id)
     process.send_signal(signal.SIGTERM)
     result = await peer.result(attempt_id)
 
     assert result.reason is Reason.WORKER_INTERRUPTED
     assert await end(process) == 0
-    assert not living(attempt_id)
+    assert not workers.living(attempt_id)
     assert peer.goodbyes >= 2
 
 
@@ -104,23 +104,45 @@ async def test_an_abort_kills_what_does_not_end_by_itself_in_time(
 
     assert (await peer.result(attempt_id, within_s=10)).reason is Reason.WORKER_INTERRUPTED
     assert await end(process) == 0
-    assert not living(attempt_id)
+    assert not workers.living(attempt_id)
 
 
 async def test_a_bounded_drain_hands_back_what_does_not_finish_in_time(
     peer: Peer, workers: Workers, repository: Repository
 ) -> None:
     long, short = NEVER_ENDS, "echo pid $$; sleep 0.2"
-    attempts = [await peer.offer(repository.spec(script)) for script in (long, short)]
+    config = {"grace_s": 20.0}
+    attempts = [await peer.offer(repository.spec(s, config=config)) for s in (long, short)]
 
-    async with workers.inside(hand_back_within_s=1.5, slots=2) as (stop, worker):
+    bounded = workers.inside(slots=2, hand_back_within_s=1.5, shutdown_s=20.0)
+    async with bounded as (stop, worker):
         for attempt_id in attempts:
             await peer.pid(attempt_id)
         stop.drain.set()
-        assert await asyncio.wait_for(worker, WITHIN_S) == 0
+        # Neither the engine's grace nor the bound of an abort is waited for.
+        assert await asyncio.wait_for(worker, 10) == 0
 
     assert [(await peer.result(a)).reason for a in attempts] == [Reason.WORKER_INTERRUPTED, None]
-    assert not living(attempts[0])
+    assert not workers.living(attempts[0])
+
+
+async def test_what_the_server_disowned_is_not_handed_back(
+    peer: Peer, workers: Workers, repository: Repository
+) -> None:
+    attempt_id = await peer.offer(repository.spec(NEVER_ENDS, config={"grace_s": 20.0}))
+
+    async with workers.inside(shutdown_s=0.3) as (stop, worker):
+        await peer.pid(attempt_id)
+        seen = len(peer.beats)
+        await peer.order(attempt_id, "graceful")
+        await peer.until(lambda: len(peer.beats) > seen + 1)
+        assert workers.living(attempt_id)
+        stop.drain.set()
+        stop.abort.set()
+        assert await asyncio.wait_for(worker, WITHIN_S) == 0
+
+    assert not workers.living(attempt_id)
+    assert not peer.named("result")
 
 
 async def test_an_abort_with_the_server_gone_ends_in_time_and_keeps_the_result(
@@ -133,7 +155,7 @@ async def test_an_abort_with_the_server_gone_ends_in_time_and_keeps_the_result(
         stop.drain.set()
         stop.abort.set()
         assert await asyncio.wait_for(worker, WITHIN_S) == 0
-    assert not living(attempt_id)
+    assert not workers.living(attempt_id)
 
     peer.is_down = False
     async with workers.inside():

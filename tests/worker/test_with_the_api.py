@@ -76,6 +76,12 @@ class Kennel:
     async def detail(self, project: str, job_id: int) -> Any:
         return (await self.api.get(f"{project}/jobs/{job_id}/detail/")).data
 
+    def living(self, attempt_id: int) -> list[int]:
+        """Return the processes of an attempt that still run, whoever runs it."""
+        return [
+            pid for one in self.folder.glob("*/scratch") for pid in living(one / str(attempt_id))
+        ]
+
     async def running(self) -> int:
         """Wait for an engine's processes; return the attempt."""
         async with asyncio.timeout(WITHIN_S):
@@ -83,7 +89,7 @@ class Kennel:
                 while True:
                     rows = await self.store.db.fetch("SELECT attempt_id FROM task_leases")
                     for row in rows:
-                        if living(row["attempt_id"]):
+                        if self.living(row["attempt_id"]):
                             return int(row["attempt_id"])
                     await news.wait(0.02)
 
@@ -155,7 +161,7 @@ async def test_a_cancel_over_http_kills_the_engine_within_a_second(kennel: Kenne
         asked_at = time.monotonic()
         answer = await kennel.api.post(f"{project}/jobs/{job_id}/cancel/", {"remarks": "enough"})
         assert answer.status == 200
-        await eventually(lambda: not living(attempt_id), within_s=5)
+        await eventually(lambda: not kennel.living(attempt_id), within_s=5)
         took_s = time.monotonic() - asked_at
         job = await kennel.closed(project, job_id)
         await eventually(lambda: not [*(kennel.folder / "w1/spool").iterdir()])
@@ -174,7 +180,7 @@ async def test_what_a_stopped_worker_hands_back_another_one_finishes(kennel: Ken
         attempt_id = await kennel.running()
         stop.drain.set()
         stop.abort.set()
-        await eventually(lambda: not living(attempt_id))
+        await eventually(lambda: not kennel.living(attempt_id))
 
     async with kennel.worker("second", ShellEngine()):
         second = await kennel.running()
