@@ -34,7 +34,12 @@ EVERYTHING = {
     "allow_repo_config": True,
     "priority": -5,
 }
-BARE: dict[str, Any] = {"version": "", "config": {}, "rules": {"include": [], "exclude": []}, "time_limit": None}
+BARE: dict[str, Any] = {
+    "version": "",
+    "config": {},
+    "rules": {"include": [], "exclude": []},
+    "time_limit": None,
+}
 
 
 @pytest.fixture
