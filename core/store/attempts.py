@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
+from core.domain.codes import english
 from core.domain.ids import AttemptId, JobId, TaskId, WorkerId
 from core.domain.outcomes import CODE_OF_REASON, RETRYABLE, Outcome, Reason
 from core.domain.states import TaskKind
@@ -255,7 +256,8 @@ async def finish(
             finished.result,
             finished.body_hash,
             int(CODE_OF_REASON[reason]) if reason else 0,
-            finished.message or "success",
+            # What a worker notes of a success stays in its result; the contract's text is this.
+            "success" if reason is None else finished.message or english(CODE_OF_REASON[reason]),
             reason in RETRYABLE,
             retry.max_attempts,
             retry.retry_base_s,

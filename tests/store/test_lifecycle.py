@@ -47,6 +47,8 @@ async def test_a_job_goes_from_create_to_success(store: Store, project_id: int) 
 
     ended = await jobs.closed(store, [job_id])
     assert ended[job_id] == jobs.ClosedJob(JobState.CLOSED, 0, "success")
+    (end,) = await settling.outcomes(store, job_id)
+    assert (end.result_code, end.result_msg) == (0, "success")
     row = await store.db.fetchrow("SELECT * FROM projects WHERE id = $1", project_id)
     assert row is not None
     assert (row["base_job_id"], row["base_revision"]) == (job_id, life.REVISION)
