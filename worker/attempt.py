@@ -84,7 +84,7 @@ class Attempt:
         self._tools = tools
         #: When the lease of this moment ends, by the clock's `monotonic`.
         self._lease_ends_at = lease_ends_at
-        self._limits = _limits(spec.limits, tools)
+        self._limits = tools.bound(spec.limits)
         self._folder = tools.scratch / str(spec.attempt_id)
         self._log = LogStream(tools.client, entry)
         self._fate: Fate | None = None
@@ -388,17 +388,6 @@ class Attempt:
             yield
         finally:
             self._timings[step] = round(time.monotonic() - begun, 3)
-
-
-def _limits(limits: TaskLimits, tools: Tools) -> TaskLimits:
-    """Return a task's limits, lowered to what this worker and the server have room for."""
-    memory = limits.memory_bytes or tools.memory_bytes
-    return limits.model_copy(
-        update={
-            "memory_bytes": min(memory, tools.memory_bytes),
-            "output_bytes": min(limits.output_bytes, tools.enrolment.limits.log_bytes),
-        }
-    )
 
 
 def _scm_reason(error: ScmError) -> Reason:

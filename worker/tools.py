@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.domain.clock import Clock
+from core.protocol.messages import TaskLimits
 from worker.checkout import MirrorCache
 from worker.client import WorkerClient
 from worker.engines.base import Engine
@@ -41,3 +42,13 @@ class Tools:
     #: The worker's own bound; a task's lower one wins.
     memory_bytes: int
     allow_local_repos: bool
+
+    def bound(self, limits: TaskLimits) -> TaskLimits:
+        """Return a task's limits, lowered to what this host and the server have room for."""
+        memory_bytes = limits.memory_bytes or self.memory_bytes
+        return limits.model_copy(
+            update={
+                "memory_bytes": min(memory_bytes, self.memory_bytes),
+                "output_bytes": min(limits.output_bytes, self.enrolment.limits.log_bytes),
+            }
+        )

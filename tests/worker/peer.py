@@ -75,6 +75,8 @@ class Peer:
     deaf_once: set[str] = field(default_factory=set)
     #: Every call's connection is cut.
     is_down: bool = False
+    #: Every call is accepted and gets no answer.
+    is_hanging: bool = False
     #: Answers a claim with all there is, whatever was asked for.
     is_generous: bool = False
     enrolment_uses: int | None = None
@@ -191,6 +193,8 @@ class Peer:
     ) -> web.StreamResponse:
         if self.is_down:
             self._cut(request)
+        if self.is_hanging:
+            await self.until(lambda: not self.is_hanging, within_s=2 * WITHIN_S)
         if any(part in request.path for part in self.failing):
             self.calls.append(("failed", request.path))
             await self.note()

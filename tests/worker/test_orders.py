@@ -244,8 +244,9 @@ async def test_a_waiting_result_that_is_disowned_is_dropped(
     assert not peer.beats[-1].attempts
 
 
+@pytest.mark.parametrize("outage", ["is_down", "is_hanging"])
 async def test_a_worker_that_lost_the_server_kills_its_own_attempts_in_time(
-    peer: Peer, workers: Workers, repository: Repository
+    peer: Peer, workers: Workers, repository: Repository, outage: str
 ) -> None:
     peer.intervals |= {"heartbeat_s": 0.1, "fence_s": 1.0, "lease_s": 2.0}
     attempt_id = await peer.offer(repository.spec(STUBBORN))
@@ -253,13 +254,14 @@ async def test_a_worker_that_lost_the_server_kills_its_own_attempts_in_time(
     async with workers.inside():
         await peer.pid(attempt_id)
         lost_at = time.monotonic()
-        peer.is_down = True
+        setattr(peer, outage, True)
         await eventually(lambda: not workers.living(attempt_id))
         took_s = time.monotonic() - lost_at
         assert not peer.results
 
         # Back again: what became of it is said, so that nobody waits for its lease.
-        peer.is_down = False
+        setattr(peer, outage, False)
+        await peer.note()
         result = await peer.result(attempt_id)
 
     assert 0.5 < took_s < 2.0

@@ -202,13 +202,16 @@ async def test_systemd_hears_ready_after_the_first_registration_and_only_then(
         async def told() -> str:
             return (await asyncio.wait_for(loop.sock_recv(channel, 4096), WITHIN_S)).decode()
 
-        process = await workers.process(env={"NOTIFY_SOCKET": "@" + address[1:]})
+        env = {"NOTIFY_SOCKET": "@" + address[1:], "WATCHDOG_USEC": "400000"}
+        process = await workers.process(env=env)
         await peer.until(lambda: len(peer.named("failed")) >= 2)
         with pytest.raises(BlockingIOError):
             channel.recv(4096)
         peer.failing.clear()
         assert (await told()).startswith("READY=1\nSTATUS=0/2 slots busy")
 
+        while await told() != "WATCHDOG=1":
+            pass
         attempt_id = await peer.offer(repository.spec("echo pid $$; exec sleep 600"))
         await peer.pid(attempt_id)
         while "1/2 slots busy" not in await told():
