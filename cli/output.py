@@ -11,13 +11,21 @@ from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 from cli.text import printable
+from core.domain.errors import KennelError
+
+
+class ReaderGone(KennelError):
+    """Whoever reads our output has what it wants: `kennel jobs list | head`."""
 
 
 def say(text: str = "", *, to: IO[str] | None = None) -> None:
     """Print a line of Kennel's own; what it quotes has been made printable by the caller."""
     stream = to or sys.stdout
-    stream.write(text + "\n")
-    stream.flush()
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
 
 
 def note(text: str) -> None:

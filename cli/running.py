@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cli.exits import CommandError, Exit
-from cli.output import note
+from cli.output import ReaderGone, note
 from core.domain.errors import KennelError, SchemaMismatch, SettingError
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ def guarded(main: Callable[[], object]) -> int:
         main()
     except SystemExit as leave:
         return _status(leave.code)
-    except BrokenPipeError:
-        # `kennel jobs list | head`: the reader has what it wants. What is still in the buffer
-        # must not fail at the interpreter's end.
+    except ReaderGone:
+        # What is still in the buffer must not fail at the interpreter's end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except BaseException as error:  # noqa: BLE001 - the edge: nothing may end in a traceback

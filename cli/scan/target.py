@@ -96,7 +96,7 @@ class _Folder:
         self._path = path
 
     async def target(self, *, branch: str | None, revision: str | None) -> Target:
-        root = await self._root()
+        root, is_bare = await self._root()
         head = await self._line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         if head is None and branch is None:
             raise CommandError(f"{_shown(self._path)} has no commit yet: there is nothing to scan")
@@ -108,17 +108,19 @@ class _Folder:
             )
         wanted = None if revision is None else await self._revision(revision)
         scan_path = "" if self._path == root else self._path.relative_to(root).as_posix()
-        is_dirty = head is not None and chosen == current and await self._is_dirty(root, head)
+        is_dirty = False
+        if head is not None and chosen == current and not is_bare:
+            is_dirty = await self._is_dirty(root, head)
         return Target(str(root), chosen, True, wanted, scan_path, is_dirty)
 
-    async def _root(self) -> Path:
-        """Return the repository's folder: that of the work tree, or a bare repository's own."""
+    async def _root(self) -> tuple[Path, bool]:
+        """Return the repository's folder, that of the work tree or of a bare one, and which."""
         found = await self._git("rev-parse", "--is-bare-repository", "--show-toplevel")
         lines = found.stdout.decode("utf-8", "surrogateescape").splitlines()
         if found.is_ok and lines[0] == "false" and len(lines) == 2:
-            return Path(lines[1])
+            return Path(lines[1]), False
         if lines[:1] == ["true"]:
-            return self._path
+            return self._path, True
         if "not a git repository" in found.stderr or found.is_ok:
             raise CommandError(
                 f"{_shown(self._path)} is not in a git repository: Kennel scans commits "
