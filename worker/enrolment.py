@@ -26,7 +26,7 @@ ROTATE_AT = 0.75
 _NAP_S = 60.0
 _GET_ONE = (
     "set KENNEL_WORKER__ENROLMENT_TOKEN (or …_FILE) to an enrolment token of that server: "
-    "`kennel tokens create --enrolment` makes one"
+    "`kennel tokens create NAME --enrolment` makes one"
 )
 
 _Answered = TypeVar("_Answered")

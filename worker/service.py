@@ -1,7 +1,7 @@
 """The entry to the worker: what `kennel worker` and `kennel up` call.
 
-Builds the parts from the settings and lends them to the daemon for its life. Plain asyncio, never
-uvloop: that one starts processes by `fork`, many times slower, while the loop stands still.
+Builds the parts from the settings and lends them to the daemon for its life. To be run on the
+stock event loop: uvloop starts processes many times slower, and the loop stands still meanwhile.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from core.domain.clock import SystemClock
 from core.domain.states import Isolation
 from core.protocol.messages import EngineOffer, RegisterRequest
 from core.runtime.git import Git
-from core.runtime.logs import configure_logs, get_logger
+from core.runtime.logs import get_logger
 from core.runtime.loops import EventWake
 from core.runtime.settings import Settings, WorkerSettings
-from core.runtime.signals import StopSignals
 from worker.checkout import MirrorCache
 from worker.client import WorkerClient
 from worker.daemon import Daemon, Stop, StopBounds, Wakes
@@ -37,24 +36,6 @@ log = get_logger(__name__)
 _PROBE_S = 60.0
 
 
-def serve(settings: Settings) -> int:
-    """Be a worker process: logs, signals, an event loop of its own; return the exit code.
-
-    Raises:
-        core.domain.errors.SettingError: a setting cannot be used.
-        worker.enrolment.EnrolmentRefused: the server does not take this worker; exit with its
-            `exit_code`.
-    """
-    configure_logs(settings.log, "worker", secrets=settings.secrets())
-
-    async def main() -> int:
-        async with StopSignals() as stop:
-            return await run_worker(settings, stop=stop)
-
-    with asyncio.Runner() as runner:
-        return runner.run(main())
-
-
 async def run_worker(
     settings: Settings,
     *,
@@ -68,7 +49,10 @@ async def run_worker(
     *engines*: other ones than those that come along.
 
     Raises:
-        core.domain.errors.SettingError, worker.enrolment.EnrolmentRefused: as `serve`.
+        core.domain.errors.SettingError: a setting cannot be used, or the state directory is held
+            by another worker.
+        worker.enrolment.EnrolmentRefused: the server does not take this worker; exit with its
+            `exit_code`.
     """
     worker = settings.worker
     isolation = await asyncio.to_thread(detect, worker.isolation)
