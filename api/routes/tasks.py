@@ -121,6 +121,9 @@ async def _send(
     if request.method != "HEAD":
         pieces = blobs.read(request.app[STORE], task_id, attempt_id, name, start=start, end=end)
         async for piece in pieces:
-            await response.write(piece)
+            try:
+                await response.write(piece)
+            except ConnectionResetError:
+                return response  # the reader went away
     await response.write_eof()
     return response
