@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +20,7 @@ from core.domain.errors import KennelError, SchemaMismatch, SettingError
 if TYPE_CHECKING:
     import asyncio
 
-    from core.runtime.settings import Settings
+    from core.runtime.settings import LogSettings, Settings
 
 Result = TypeVar("Result")
 
@@ -36,6 +36,9 @@ def run(main: Coroutine[Any, Any, Result], *, on_uvloop: bool = False) -> Result
     """Run *main* to its end; on_uvloop for what serves, the stock loop for what spawns."""
     import asyncio
 
+    from core.runtime.settings import LogSettings
+
+    _log_as(LogSettings(level="error"))
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if on_uvloop:
         import uvloop
@@ -43,6 +46,21 @@ def run(main: Coroutine[Any, Any, Result], *, on_uvloop: bool = False) -> Result
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main)
+
+
+def be_quiet(settings: Settings) -> None:
+    """Log errors only, unless the settings say otherwise: the command itself tells what it does."""
+    log = settings.log
+    if "level" not in log.model_fields_set:
+        log = log.model_copy(update={"level": "error"})
+    _log_as(log, settings.secrets())
+
+
+def _log_as(log: LogSettings, secrets: Iterable[str] = ()) -> None:
+    from core.runtime.logs import configure_logs
+
+    # Before anything logs: unconfigured, lines would go to standard output, among the answers.
+    configure_logs(log, "cli", secrets=secrets)
 
 
 def ending(error: BaseException) -> tuple[Exit, str] | None:

@@ -99,16 +99,13 @@ def _moved(before: str | None, after: str | None) -> str:
 def _with_database(work: Callable[[str], Coroutine[Any, Any, Any]], data_dir: Path | None) -> Any:
     """Run *work* with the address of the database; what it fails with becomes one sentence."""
     from cli.local.database import borrow_database
-    from cli.running import read_settings, run
+    from cli.running import be_quiet, read_settings, run
     from core.domain.errors import KennelError
-    from core.runtime.logs import configure_logs
 
     settings = read_settings(data_dir=data_dir)
-    quiet = settings.log.model_copy(update={"level": "error"})
-    is_chosen = "level" in settings.log.model_fields_set
-    configure_logs(settings.log if is_chosen else quiet, "db", secrets=settings.secrets())
 
     async def main() -> Any:
+        be_quiet(settings)
         async with borrow_database(settings) as url:
             try:
                 return await work(url)

@@ -26,11 +26,7 @@ def doctor(
     """
     from cli.examination import LEVELS, examine
     from cli.running import run
-    from core.runtime.logs import configure_logs
-    from core.runtime.settings import LogSettings
 
-    # What the checks log, they also say.
-    configure_logs(LogSettings(level="error"), "doctor")
     checks = run(examine(data_dir, with_database=not no_database))
     is_green = all(check.level != "bad" for check in checks)
     if as_json:

@@ -78,10 +78,15 @@ def local_settings(data_dir: Path | None, listen: str | None) -> Settings:
 def parse_listen(text: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT`, `[::1]:PORT` or `PORT`."""
     host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if colon else "127.0.0.1"
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise CommandError(f"--listen must be HOST:PORT like 127.0.0.1:8000, got {text!r}")
-    return host or "127.0.0.1", int(port)
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_bracketed else host
+    # An IPv6 address ends where its brackets do; without them a part of it would be the port.
+    is_unclear = bool({"[", "]"} & set(host)) or (":" in host and not is_bracketed)
+    if is_unclear or not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise CommandError(
+            f"--listen must be HOST:PORT, like 127.0.0.1:8000 or [::1]:8000, got {text!r}"
+        )
+    return host if colon and host else "127.0.0.1", int(port)
 
 
 async def _up(settings: Settings, plan: Plan) -> None:

@@ -20,7 +20,7 @@ from cli.exits import CommandError, Exit
 from cli.local.place import Place, PlaceTaken
 from cli.output import note, print_json
 from cli.registration import Wanted, ensure_project
-from cli.running import read_settings
+from cli.running import be_quiet, read_settings
 from cli.scan.display import open_display
 from cli.scan.following import Follower, JobRef, Overdue, start_scan
 from cli.scan.summary import summarise
@@ -56,7 +56,7 @@ class Order:
 async def scan_to_the_end(order: Order, client: Mapping[str, Any], data_dir: Path | None) -> Exit:
     """Scan; return the exit status."""
     settings = read_settings(data_dir=data_dir, **client)
-    _configure_logs(settings)
+    be_quiet(settings)
     async with StopSignals() as stop:
         run = _Run(order, settings, stop)
         work = asyncio.create_task(run.work(), name="kennel-scan")
@@ -225,16 +225,6 @@ def _alone(settings: Settings) -> Settings:
         "allow_local_repos": True,
     }
     return settings.model_copy(update=changes)
-
-
-def _configure_logs(settings: Settings) -> None:
-    """Be quiet on standard error, unless asked otherwise: the display is there."""
-    from core.runtime.logs import configure_logs
-
-    log = settings.log
-    if "level" not in log.model_fields_set:
-        log = log.model_copy(update={"level": "error"})
-    configure_logs(log, "cli", secrets=settings.secrets())
 
 
 def _check_reach(target: Target, connection: Connection) -> None:
