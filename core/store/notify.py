@@ -245,11 +245,16 @@ class Signals:
             await asyncio.sleep(self._gather_s)
 
     async def _send_pending(self) -> None:
-        topics = list(self._pending)
-        for payload in _payloads(self._origin, topics):
-            await self._send(payload)
-        for topic in topics:
-            self._pending.pop(topic, None)
+        # Taken before they are sent: what is said again from here on is about a later commit,
+        # which who hears this message may not see yet.
+        topics, self._pending = self._pending, {}
+        try:
+            for payload in _payloads(self._origin, topics):
+                await self._send(payload)
+        except BaseException:
+            # Twice is a wake-up too many; not at all, one too few.
+            self._pending = topics | self._pending
+            raise
 
     async def _probe(self) -> None:
         """Send a message to ourselves: a connection half dead, or pooled, does not bring it."""

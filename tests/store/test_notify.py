@@ -223,6 +223,31 @@ async def test_a_silent_connection_is_probed(database_url: str, db: Database) ->
             assert await waiter.wait(30), "the probe noticed and connected again"
 
 
+async def test_what_is_said_again_while_it_is_sent_is_sent_again(
+    database_url: str, heard: list[dict[str, Any]]
+) -> None:
+    class Talkative(Signals):
+        """Says it again when the first message is out and not yet confirmed."""
+
+        has_repeated = False
+
+        async def _send(self, payload: str) -> None:
+            await super()._send(payload)
+            if "job:1" in payload and not self.has_repeated:
+                self.has_repeated = True
+                self.publish("job:1")
+
+    async with Talkative(database_url) as signals:
+        await forget_start(signals)
+        signals.publish("job:1")
+        async with asyncio.timeout(SOON_S):
+            while not signals.has_repeated:
+                await asyncio.to_thread(int)
+        signals.publish("last")
+
+        assert (await all_heard(heard, "last")).count("job:1") == 2
+
+
 async def test_stop_sends_what_is_due(database_url: str, other: Signals) -> None:
     await forget_start(other)
     leaving = Signals(database_url)
