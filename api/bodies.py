@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import orjson
-from aiohttp import web
+from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -45,6 +45,8 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
             content = await request.read()
     except TimeoutError:
         raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
+    except (ClientError, ConnectionError):
+        raise Refused(400, "the body ended early") from None
     if not content:
         return validate(model, {})
     if request.content_type == _FORM:

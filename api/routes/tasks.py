@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from aiohttp import ClientConnectionError, web
 
 from api.envelope import error
 from api.keys import STORE
@@ -123,7 +123,7 @@ async def _send(
         async for piece in pieces:
             try:
                 await response.write(piece)
-            except ConnectionResetError:
+            except (ClientConnectionError, ConnectionResetError):
                 return response  # the reader went away
     await response.write_eof()
     return response

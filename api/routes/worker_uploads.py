@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from typing import IO
 
-from aiohttp import ClientPayloadError, web
+from aiohttp import ClientError, web
 from pydantic import TypeAdapter, ValidationError
 
 from api.envelope import error
@@ -157,7 +157,7 @@ async def _pieces(request: web.Request, *, most: int) -> AsyncIterator[bytes]:
                 piece = await request.content.read(_PIECE_BYTES)
         except TimeoutError:
             raise Refused(408, f"nothing of the body arrived for {IDLE_S:g} s") from None
-        except (ClientPayloadError, web.PayloadAccessError):
+        except (ClientError, ConnectionError, web.PayloadAccessError):
             raise Refused(400, "the body ended early") from None
         if not piece:
             return
