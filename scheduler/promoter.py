@@ -15,14 +15,17 @@ class Promoter:
     def __init__(self, store: Store, wake: Subscription) -> None:
         self._store = store
         self._wake = wake
+        self._due_s: float | None = None
 
     async def tick(self) -> int:
         """Promote what is due; return how many tasks."""
-        return await reaping.promote(self._store)
+        promoted = await reaping.promote(self._store)
+        # Asked here and not in `wait`, where no error of the database may come from.
+        self._due_s = await reaping.next_due_s(self._store)
+        return promoted
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait for a wake-up, but not beyond the moment the next task is due."""
-        due_s = await reaping.next_due_s(self._store)
-        if due_s is not None:
-            timeout_s = min(timeout_s, max(0.0, due_s))
+        if self._due_s is not None:
+            timeout_s = min(timeout_s, max(0.0, self._due_s))
         return await self._wake.wait(timeout_s)

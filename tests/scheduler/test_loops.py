@@ -207,10 +207,22 @@ async def test_a_delayed_task_is_promoted_when_it_is_due(store: Store, project_i
     await life.finish(store, task, reason=Reason.CHECKOUT_FAILED)
     with store.signals.subscribe("delayed") as wake:
         promoter = Promoter(store, wake)
+        await store.db.execute("UPDATE task_pending SET not_before = now() + interval '1 s'")
+        assert await promoter.tick() == 0
         async with asyncio.timeout(10):
             # Not a wake-up: the moment the task is due.
             assert not await promoter.wait(9)
         assert await promoter.tick() == 1
+
+
+async def test_the_promoter_waits_while_the_database_is_away(store: Store, project_id: int) -> None:
+    with store.signals.subscribe("delayed") as wake:
+        promoter = Promoter(store, wake)
+        assert await promoter.tick() == 0
+        await store.db.close()
+
+        # A wait that fails would end the loop, and with it the scheduler.
+        assert not await promoter.wait(0.01)
 
 
 async def test_jobs_past_their_deadline_are_closed(store: Store, project_id: int) -> None:
