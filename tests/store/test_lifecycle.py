@@ -401,6 +401,35 @@ async def test_success_supersedes_the_older_open_jobs_only(store: Store, project
     assert await life.finish(store, old_task) is FinishVerdict.LEASE_LOST
 
 
+async def test_a_base_stays_whole_when_another_scan_becomes_it_meanwhile(
+    store: Store, project_id: int
+) -> None:
+    worker = await life.add_worker(store)
+
+    async def succeed(job_id: JobId, revision: str) -> None:
+        await store.db.execute("UPDATE scans SET revision = $2 WHERE job_id = $1", job_id, revision)
+        await life.finish(store, await life.claim_and_start(store, worker))
+        await settle(store, job_id)
+
+    await succeed(await life.planned_job(store, project_id, worker), "a" * 40)
+    slow = await life.planned_job(store, project_id, worker)
+    again = await jobs.create(store, life.new_job(project_id, is_forced=True, revision="a" * 40))
+    token, _ = await life.admit(store)
+    ((found,),) = [await admissions.load(store, [again.job_id])]
+    assert found.base is not None
+    await succeed(slow, "b" * 40)
+
+    assert await admissions.close_unchanged(store, again.job_id, token, found.base, message="")
+
+    base = await store.db.fetchrow(
+        "SELECT p.base_job_id, p.base_revision, s.job_id, s.revision FROM projects AS p"
+        " INNER JOIN scans AS s ON p.base_scan_id = s.id WHERE p.id = $1",
+        project_id,
+    )
+    assert base is not None
+    assert tuple(base) == (again.job_id, "a" * 40, again.job_id, "a" * 40)
+
+
 async def test_a_job_past_its_deadline_is_found_with_the_reason(
     store: Store, project_id: int
 ) -> None:

@@ -25,11 +25,19 @@ scan AS (
         total_line_num = base.total_line_num
     FROM job, scans AS base
     WHERE scans.job_id = job.id AND base.id = $4
-    RETURNING scans.id, scans.job_id, scans.project_id
+    RETURNING
+        scans.id, scans.job_id, scans.project_id, scans.revision, scans.config_hash,
+        scans.engines
 ),
 based AS (
+    -- All of it: another scan may have become the base since this one was compared with it.
     UPDATE projects
-    SET base_job_id = scan.job_id, base_scan_id = scan.id
+    SET
+        base_job_id = scan.job_id,
+        base_scan_id = scan.id,
+        base_revision = scan.revision,
+        base_config_hash = scan.config_hash,
+        base_engines = scan.engines
     FROM scan
     WHERE projects.id = scan.project_id AND projects.base_job_id < scan.job_id
 ),
