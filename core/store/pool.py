@@ -48,8 +48,15 @@ _CONNECTION_LOST = (
     asyncpg.TooManyConnectionsError,
     ConnectionError,
 )
-#: asyncpg raises its own misuse class for a connection that the other end closed.
-_CLOSED_TEXTS = ("connection is closed", "connection was closed", "connection has been released")
+#: asyncpg raises its own classes of misuse for a connection that the other end closed; the last
+#: one where the server's last words came while nobody asked, and the end of the line has not yet.
+_CLOSED_TEXTS = (
+    "connection is closed",
+    "connection was closed",
+    "connection has been released",
+    "cannot switch to state",
+)
+_MISUSE = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class DatabaseUnavailable(KennelError):
@@ -260,7 +267,7 @@ def is_expected(error: BaseException) -> bool:
 
 def is_connection_lost(error: BaseException) -> bool:
     """Tell whether *error* means that the connection ended; the statement may have happened."""
-    if isinstance(error, asyncpg.InterfaceError):
+    if isinstance(error, _MISUSE):
         return any(text in str(error) for text in _CLOSED_TEXTS)
     return isinstance(error, _CONNECTION_LOST)
 
@@ -278,7 +285,7 @@ async def retrying(
     for attempt in range(1, attempts):
         try:
             return await operation()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (asyncpg.PostgresError, *_MISUSE, OSError) as error:
             if not (is_expected(error) or is_connection_lost(error)):
                 raise
             log.debug("statement.retried", attempt=attempt, error=type(error).__name__)

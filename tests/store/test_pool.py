@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -151,6 +155,70 @@ async def test_a_connection_lost_in_a_statement_is_told_apart(db: Database) -> N
 
     assert is_connection_lost(caught.value)
     assert not is_expected(caught.value)
+
+
+@dataclass(frozen=True, slots=True)
+class LatePath:
+    """A way to the database on which the server's last words arrive before the end does."""
+
+    url: str
+    #: A connection has ended at the server's side.
+    has_ended: asyncio.Event
+    #: Let the client see it.
+    may_end: asyncio.Event
+
+
+@asynccontextmanager
+async def late_path(database_url: str) -> AsyncIterator[LatePath]:
+    parts = urlsplit(database_url)
+    folder = parse_qs(parts.query).get("host", [""])[0]
+    has_ended, may_end = asyncio.Event(), asyncio.Event()
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while content := await source.read(65536):
+            sink.write(content)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if folder:
+            answers, server = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432")
+        else:
+            answers, server = await asyncio.open_connection(parts.hostname, parts.port or 5432)
+        asking = asyncio.create_task(pump(reader, server))
+        await pump(answers, writer)
+        has_ended.set()
+        await may_end.wait()
+        asking.cancel()
+        for stream in (writer, server):
+            stream.close()
+
+    listener = await asyncio.start_server(relay, "127.0.0.1", 0)
+    try:
+        port = listener.sockets[0].getsockname()[1]
+        login = parts.netloc.rpartition("@")[0]
+        url = urlunsplit(("postgresql", f"{login}@127.0.0.1:{port}", parts.path, "", ""))
+        yield LatePath(url, has_ended, may_end)
+    finally:
+        listener.close()
+
+
+async def test_the_servers_last_words_to_an_idle_connection_are_a_loss_too(
+    database_url: str, db: Database
+) -> None:
+    async with (
+        late_path(database_url) as path,
+        await create_pool(path.url, size=1, application_name="kennel-idle") as pool,
+    ):
+        pid = await pool.fetchval("SELECT pg_backend_pid()")
+        await db.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+        async with asyncio.timeout(10):
+            await path.has_ended.wait()
+
+        with pytest.raises(asyncpg.InternalClientError) as caught:
+            await pool.fetchval("SELECT 7")
+        path.may_end.set()
+
+        assert is_connection_lost(caught.value)
+        assert await retrying(lambda: pool.fetchval("SELECT 7")) == 7
 
 
 async def test_a_deadlock_is_expected_and_tried_again(db: Database) -> None:
