@@ -17,6 +17,7 @@ from api.routes import (
     teams,
     tokens,
     worker_protocol,
+    worker_results,
     worker_uploads,
     workers,
 )
@@ -38,6 +39,7 @@ RESOURCES = (
     workers,
     worker_protocol,
     worker_uploads,
+    worker_results,
     health,
     docs,
 )

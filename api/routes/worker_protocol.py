@@ -1,15 +1,13 @@
-"""The worker protocol's calls with JSON bodies, from register to goodbye.
+"""The worker protocol's calls with JSON bodies, but for results: from register to goodbye.
 
 Who calls is read from the worker token and nothing else; what it may touch, from lease tokens.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal
 from uuid import UUID
 
-import orjson
 from aiohttp import web
 
 from api.envelope import bare
@@ -20,13 +18,10 @@ from api.leases import lease_tokens, proof, task_specs
 from api.operations import Answer, Operations
 from api.principals import Access
 from core.domain.ids import AttemptId, WorkerId
-from core.domain.outcomes import REPORTABLE, Outcome, Reason
 from core.domain.states import TaskKind
 from core.domain.tokens import TokenKind, hash_token, make_token
 from core.protocol.messages import (
     PROTOCOL_VERSION,
-    RESULT_ARTIFACT,
-    AttemptResult,
     Cancel,
     ClaimRequest,
     ClaimResponse,
@@ -39,9 +34,6 @@ from core.protocol.messages import (
     Message,
     RegisterRequest,
     RegisterResponse,
-    ResultsRequest,
-    ResultsResponse,
-    ResultVerdict,
     StartRequest,
     StartResponse,
     StartVerdict,
@@ -49,8 +41,8 @@ from core.protocol.messages import (
 )
 from core.runtime.logs import get_logger
 from core.runtime.settings import Settings
-from core.store import attempts, blobs, workers
-from core.store.attempts import BeatAnswer, Finished, FinishVerdict, Offer, ProgressBeat
+from core.store import attempts, workers
+from core.store.attempts import BeatAnswer, Offer, ProgressBeat
 from core.store.reaping import lose_attempts
 from core.store.store import worker_topic
 from core.store.workers import EnrolmentSpent, Registration
@@ -297,84 +289,7 @@ def _heartbeat_answer(answer: BeatAnswer, settings: Settings) -> HeartbeatRespon
     )
 
 
-# --- results --------------------------------------------------------------------------------------
-
-
-@operations.post(
-    "/worker/v1/results",
-    summary="Report how attempts ended",
-    description="Each result has its own verdict. The same body again gets the same answer.",
-    access=Access.WORKER,
-    body=ResultsRequest,
-    answers={200: Answer(ResultsResponse)},
-)
-async def report_results(request: web.Request, body: ResultsRequest) -> web.Response:
-    for index, result in enumerate(body.results):
-        _check_result(result, f"results.{index}")
-    verdicts = [await _judge(request, result) for result in body.results]
-    return _answer(ResultsResponse(results=verdicts))
-
-
-def _check_result(result: AttemptResult, where: str) -> None:
-    """Refuse what contradicts itself: no worker can mean it."""
-    succeeded = result.outcome is Outcome.SUCCEEDED
-    if result.outcome is Outcome.LOST:
-        raise invalid(f"{where}.outcome", "must not be lost: that is for the server to find")
-    if succeeded != (result.reason is None):
-        raise invalid(f"{where}.reason", "must be given exactly when the outcome is not succeeded")
-    if result.reason is not None and result.reason not in REPORTABLE:
-        raise invalid(f"{where}.reason", f"must not be {result.reason}: that is the server's own")
-    if (result.outcome is Outcome.CANCELLED) != (result.reason is Reason.CANCELLED):
-        raise invalid(f"{where}.reason", "cancelled belongs to the outcome cancelled")
-    names = [artifact.name for artifact in result.artifacts]
-    if succeeded and result.prepare is None and RESULT_ARTIFACT not in names:
-        raise invalid(f"{where}.artifacts", f"must have {RESULT_ARTIFACT}: an engine's findings")
-
-
-async def _judge(request: web.Request, result: AttemptResult) -> ResultVerdict:
-    store, worker_id = request.app[STORE], request[WORKER].worker_id
-    attempt_proof = proof(result.attempt_id, result.lease_token)
-    task_id = await attempts.held(store, worker_id, attempt_proof)
-    if task_id is not None:
-        # Not held: lost, or accepted before; `finish` tells which.
-        ids = task_id, attempt_proof.attempt_id
-        log_bytes = await blobs.size(store, *ids, blobs.LOG) or 0
-        if log_bytes < result.log_bytes:
-            return ResultVerdict(
-                attempt_id=result.attempt_id, verdict="log_incomplete", log_bytes=log_bytes
-            )
-        there = {
-            (a.name, a.size_bytes, a.sha256.hex()) for a in await blobs.artifacts_of(store, *ids)
-        }
-        if not {(a.name, a.size_bytes, a.sha256) for a in result.artifacts} <= there:
-            return ResultVerdict(attempt_id=result.attempt_id, verdict="artifact_missing")
-    verdict = await attempts.finish(
-        store, worker_id, _finished(result), retry=request.app[SETTINGS].scheduler
-    )
-    log.info(
-        "attempt.finished" if verdict is FinishVerdict.ACCEPTED else "result.refused",
-        attempt_id=result.attempt_id,
-        worker_id=worker_id,
-        outcome=result.outcome.value,
-        reason=result.reason.value if result.reason else None,
-    )
-    return ResultVerdict(attempt_id=result.attempt_id, verdict=verdict.value)
-
-
-def _finished(result: AttemptResult) -> Finished:
-    values = result.model_dump(mode="json", exclude={"lease_token"})
-    attempt_proof = proof(result.attempt_id, result.lease_token)
-    return Finished(
-        attempt_id=attempt_proof.attempt_id,
-        token_hash=attempt_proof.token_hash,
-        outcome=result.outcome,
-        reason=result.reason,
-        message=result.message,
-        exit_code=result.exit_code,
-        signal=result.signal,
-        result=values,
-        body_hash=hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).digest(),
-    )
+# --- goodbye --------------------------------------------------------------------------------------
 
 
 @operations.post(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from api.routes import worker_protocol, worker_uploads
+from api.routes import worker_protocol, worker_results, worker_uploads
 from core.domain.outcomes import CODE_OF_REASON, REPORTABLE, RETRYABLE
 from core.protocol import messages
 
@@ -39,7 +39,8 @@ def test_every_field_of_the_wire_is_in_the_document(model: type[BaseModel]) -> N
 def test_every_call_has_its_section() -> None:
     calls = {
         operation.path.removeprefix("/worker/v1/")
-        for operation in (*worker_protocol.operations.all, *worker_uploads.operations.all)
+        for resource in (worker_protocol, worker_results, worker_uploads)
+        for operation in resource.operations.all
     }
     sections = {re.sub(r".*/(log|artifacts).*", r"\1", call) for call in calls}
 
