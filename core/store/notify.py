@@ -36,6 +36,8 @@ _TOPIC_BYTES = 200
 _PENDING_TOPICS = 4096
 _CONNECT_TIMEOUT_S = 10.0
 _STATEMENT_TIMEOUT_S = 10.0
+#: Whatever a connection fails with: another one is made.
+_TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _BACKOFF_BASE_S = 0.1
 _BACKOFF_CAP_S = 10.0
 
@@ -202,7 +204,7 @@ class Signals:
                 await self._connect()
                 delay_s = _BACKOFF_BASE_S
                 await self._serve()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _TROUBLE as error:
                 log.warning("signals.disconnected", error=str(error), delay_s=delay_s)
             finally:
                 self._connected.clear()
@@ -277,7 +279,7 @@ class Signals:
         if connection is None or connection.is_closed():
             return
         self._connection = connection
-        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with contextlib.suppress(*_TROUBLE):
             async with asyncio.timeout(2):
                 await self._send_pending()
                 await connection.close()

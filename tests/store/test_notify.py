@@ -11,6 +11,7 @@ import pytest
 
 from core.store.notify import CHANNEL, EVERYTHING, Signals
 from core.store.pool import Database
+from tests.store.latepath import late_path
 
 #: Long against any wake-up, short against the patience of whoever runs the tests.
 SOON_S = 10.0
@@ -187,6 +188,20 @@ async def test_a_lost_connection_comes_back_and_wakes_every_waiter_once(
         assert await job.wait(SOON_S)
         assert signals.is_connected
         assert not await tasks.wait(0)
+
+
+async def test_a_connection_whose_end_is_late_is_replaced_all_the_same(
+    database_url: str, db: Database
+) -> None:
+    async with late_path(database_url) as path, Signals(path.url) as signals:
+        await forget_start(signals)
+        with signals.subscribe("tasks") as waiter:
+            await cut(db)
+            async with asyncio.timeout(SOON_S):
+                await path.has_ended.wait()
+            signals.publish("jobs")  # over what asyncpg takes for busy
+
+            assert await waiter.wait(SOON_S), "everybody is woken when it hears again"
 
 
 async def test_what_was_published_without_a_connection_arrives_later(
