@@ -31,6 +31,9 @@ _CLOSED = query("jobs/closed")
 _CLOSE = query("jobs/close")
 _SWEEP = query("tasks/sweep")
 
+_KEY_FIELD = "Idempotency-Key"
+_KEY_USED = "was used for a create with other arguments"
+
 OPEN_PHASES: tuple[str, ...] = tuple(p.value for p in JobPhase if p is not JobPhase.CLOSED)
 
 
@@ -112,7 +115,7 @@ async def _create_locked(store: Store, new: NewJob) -> Created:
             created = await _insert(connection, new)
         if new.idempotency is not None:
             key = new.idempotency
-            await connection.fetchrow(
+            kept = await connection.fetchrow(
                 _REMEMBER,
                 key.token_id,
                 key.key,
@@ -121,6 +124,9 @@ async def _create_locked(store: Store, new: NewJob) -> Created:
                 created.job_id,
                 created.scan_id,
             )
+            if kept is None:
+                # At this very moment and for another project, whose lock is not this one's.
+                raise InvalidField(_KEY_FIELD, _KEY_USED)
         return created
 
 
@@ -141,7 +147,7 @@ async def _recall(connection: Queryable, new: NewJob) -> Created | None:
     if row is None:
         return None
     if row["fingerprint"] != new.fingerprint:
-        raise InvalidField("Idempotency-Key", "was used for a create with other arguments")
+        raise InvalidField(_KEY_FIELD, _KEY_USED)
     return Created(JobId(row["job_id"]), ScanId(row["scan_id"]), is_new=False)
 
 

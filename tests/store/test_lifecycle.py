@@ -17,6 +17,7 @@ from core.store.attempts import FinishVerdict, ProgressBeat
 from core.store.settling import FindingRow, Lines
 from core.store.store import Store
 from tests.store import lifecycle as life
+from tests.store.history import add_project
 
 
 async def phase_of(store: Store, job_id: JobId) -> str:
@@ -148,13 +149,17 @@ async def test_join_answers_the_waiting_job_with_the_same_arguments(
     assert full.is_new
 
 
-async def test_a_repeated_key_answers_the_first_ids(store: Store, project_id: int) -> None:
-    token = TokenId(
+async def a_token(store: Store) -> TokenId:
+    return TokenId(
         await store.db.fetchval(
             "INSERT INTO tokens (kind, name, role, token_hash) VALUES ('user', 'a', 'member', '\\x01')"
             " RETURNING id"
         )
     )
+
+
+async def test_a_repeated_key_answers_the_first_ids(store: Store, project_id: int) -> None:
+    token = await a_token(store)
     key = jobs.Idempotency(token, "build-17")
     results = await asyncio.gather(
         *(jobs.create(store, life.new_job(project_id, idempotency=key)) for _ in range(10))
@@ -164,6 +169,21 @@ async def test_a_repeated_key_answers_the_first_ids(store: Store, project_id: in
     assert sum(job.is_new for job in results) == 1
     with pytest.raises(InvalidField, match="other arguments"):
         await jobs.create(store, life.new_job(project_id, idempotency=key, is_incremental=False))
+
+
+async def test_a_key_used_for_many_projects_at_once_serves_one(store: Store) -> None:
+    token = await a_token(store)
+    projects = [await add_project(store.db) for _ in range(5)]
+    key = jobs.Idempotency(token, "build-17")
+
+    results = await asyncio.gather(
+        *(jobs.create(store, life.new_job(project, idempotency=key)) for project in projects),
+        return_exceptions=True,
+    )
+
+    assert sum(isinstance(result, jobs.Created) for result in results) == 1
+    assert sum(isinstance(result, InvalidField) for result in results) == 4
+    assert await store.db.fetchval("SELECT count(*) FROM jobs") == 1
 
 
 async def test_closed_projects_and_disused_schemes_take_no_jobs(
