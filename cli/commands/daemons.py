@@ -75,7 +75,7 @@ def worker(
     """Run a worker: it dials the api, opens no port and needs no database.
 
     The first start needs KENNEL_WORKER__ENROLMENT_TOKEN (or …_FILE), which
-    `kennel tokens create --enrolment` makes. A first SIGTERM or Ctrl-C drains (what runs is
+    `kennel tokens create NAME --enrolment` makes. A first SIGTERM or Ctrl-C drains (what runs is
     finished), a second aborts (what runs returns to the queue).
     """
     given = {"server_url": server_url, "name": name, "slots": slots, "state_dir": state_dir}

@@ -155,6 +155,10 @@ class _Child:
             status = await self._live()
             if self._stopping.is_set():
                 return
+            if status == 0:
+                # An operator drained it: it has done what it was told, and was not told to return.
+                log.info("worker.left", worker=self.post.name)
+                return
             if status in _HOPELESS:
                 raise CommandError(
                     f"the worker {self.post.name} cannot work here; its last words say why",

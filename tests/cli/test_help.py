@@ -135,11 +135,3 @@ def test_no_server_and_one_that_does_not_answer_have_the_same_status(kennel: Com
     assert (none.status, dead.status) == (Exit.UNREACHABLE, Exit.UNREACHABLE)
     assert "kennel up" in none.err
     assert "connection refused" in dead.err
-
-
-def test_a_worker_the_server_does_not_know_ends_with_its_own_status(kennel: CommandLine) -> None:
-    with kennel.up():
-        ended = kennel("worker", "--server", kennel.card()["url"], "--state-dir", "elsewhere")
-
-    assert ended.status == Exit.NOT_ENROLLED
-    assert "kennel tokens create --enrolment" in ended.err

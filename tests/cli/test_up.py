@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import stat
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -25,7 +20,6 @@ def files_of(folder: Path) -> set[str]:
 def test_up_leaves_no_process_and_no_file_but_its_data(
     kennel: CommandLine, repository: Path
 ) -> None:
-    sockets = set(Path("/tmp").glob("kennel-postgres-*"))
     with kennel.up() as up:
         runtime = Path(kennel.data_dir, "postgres", "runtime").read_text().split()
         processes = kennel.processes()
@@ -45,25 +39,6 @@ def test_up_leaves_no_process_and_no_file_but_its_data(
     assert files_of(kennel.data_dir) == {
         "postgres", "secret.key", "server.lock", "token", "worker-1",
     }  # fmt: skip
-    del sockets
-
-
-def test_up_says_what_runs_and_only_its_owner_can_use_it(kennel: CommandLine) -> None:
-    with kennel.up("--workers", "2", "--slots", "3") as up:
-        card = kennel.card()
-        workers = kennel("workers", "list", "--json").json()
-        with urllib.request.urlopen(f"{card['url']}/readyz", timeout=10) as answer:
-            readiness = json.load(answer)
-        said = up.out
-        token = Path(card["token_file"])
-        modes = [stat.S_IMODE(file.stat().st_mode) for file in (token, kennel.data_dir)]
-        modes.append(stat.S_IMODE((kennel.data_dir / "server.json").stat().st_mode))
-
-    assert (card["pid"], card["kind"]) == (up.process.pid, "up")
-    assert all(word in said for word in (card["url"], str(token), "kennel scan", "Ctrl-C"))
-    assert [worker["slots"] for worker in workers] == [3, 3]
-    assert readiness == {"status": "ready", "reasons": []}
-    assert modes == [0o600, 0o700, 0o600]
 
 
 def test_no_secret_is_in_an_environment_a_command_line_or_what_it_prints(
@@ -87,17 +62,6 @@ def test_no_secret_is_in_an_environment_a_command_line_or_what_it_prints(
         assert "kne_" not in said
 
 
-def test_a_second_up_names_the_first(kennel: CommandLine) -> None:
-    with kennel.up() as first:
-        second = kennel("up", "--listen", "127.0.0.1:0")
-        still = kennel("workers", "list")
-
-    assert second.status == Exit.USAGE
-    assert f"process {first.process.pid} runs a server on {kennel.data_dir}" in second.err
-    assert (second.out, second.err.count("\n")) == ("", 1)
-    assert still.status == Exit.OK
-
-
 def test_a_token_of_an_earlier_start_stays_good_and_a_lost_one_is_replaced(
     kennel: CommandLine,
 ) -> None:
@@ -114,17 +78,6 @@ def test_a_token_of_an_earlier_start_stays_good_and_a_lost_one_is_replaced(
     assert first == second
     assert third != first
     assert listed.status == Exit.OK
-
-
-def test_a_killed_worker_is_started_again(kennel: CommandLine, repository: Path) -> None:
-    with kennel.up():
-        (worker,) = kennel.workers()
-        os.kill(worker, signal.SIGKILL)
-        (successor,) = eventually(lambda: [pid for pid in kennel.workers() if pid != worker])
-        scanned = kennel("scan", repository, "--engine", "lines")
-
-    assert successor != worker
-    assert scanned.status == Exit.OK
 
 
 def test_what_runs_at_a_stop_is_handed_back_and_goes_on_at_the_next_start(
@@ -194,18 +147,6 @@ def test_a_stop_during_the_start_leaves_nothing(kennel: CommandLine) -> None:
 
     assert ended.status == Exit.OK
     assert kennel.processes() == {}
-
-
-def test_a_port_that_is_taken_is_named(kennel: CommandLine, tmp_path: Path) -> None:
-    with kennel.up():
-        port = kennel.card()["url"].rpartition(":")[2]
-        other = CommandLine(tmp_path / "other")
-        other.folder.mkdir()
-        ended = other("up", "--listen", f"127.0.0.1:{port}")
-
-    assert ended.status == Exit.CONFIGURATION
-    assert f"127.0.0.1:{port}" in ended.err
-    assert other.processes() == {}
 
 
 @pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:99999", "127.0.0.1:-1", "[::1"])
