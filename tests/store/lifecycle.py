@@ -34,10 +34,12 @@ def new_job(project_id: int, **changes: Any) -> jobs.NewJob:
     return jobs.NewJob(project_id=ProjectId(project_id), **values)
 
 
-async def add_worker(store: Store, *, engines: tuple[str, ...] = ("lines",)) -> WorkerId:
+async def add_worker(
+    store: Store, *, engines: tuple[str, ...] = ("lines",), key: bytes | None = None
+) -> WorkerId:
     registration = workers.Registration(
         name="w",
-        instance_hash=secrets.token_bytes(32),
+        instance_hash=key or secrets.token_bytes(32),
         tags=[],
         engines=[
             {"name": name, "version": "1.2", "module": "codemetric", "languages": []}

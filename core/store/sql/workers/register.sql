@@ -10,6 +10,8 @@ SET
     isolation = excluded.isolation,
     version = excluded.version,
     is_draining = false,
+    -- A drain ends with the process it was for; a pause lasts until somebody ends it.
+    directive = nullif(workers.directive, 'drain'),
     registered_at = now(),
     lost_at = NULL
 RETURNING id
