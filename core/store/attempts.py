@@ -194,7 +194,9 @@ async def beat(
         for row in rows
         if row["is_running"] and row["running_s"] > lease_s and row["attempt_id"] not in listed
     }
-    await _record_progress(store, worker_id, [b for b in beats if b.attempt_id in held], rows)
+    # One of each: who names an attempt twice means the last.
+    news = {beat.attempt_id: beat for beat in beats if beat.attempt_id in held}
+    await _record_progress(store, worker_id, list(news.values()), rows)
     over = listed - held
     cancelled = await _reasons(store, worker_id, over) if over else {}
     return BeatAnswer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Literal
 
 import pytest
 
@@ -12,7 +13,7 @@ from core.domain.errors import ActiveJobExists, InvalidField, NotFound
 from core.domain.ids import JobId, TokenId
 from core.domain.outcomes import Outcome, Reason
 from core.domain.states import ActiveJobPolicy, JobState
-from core.store import admissions, attempts, deadlines, jobs, reaping, settling
+from core.store import admissions, attempts, deadlines, jobs, reaping, settling, workers
 from core.store.attempts import FinishVerdict, ProgressBeat
 from core.store.settling import FindingRow, Lines
 from core.store.store import Store
@@ -249,6 +250,20 @@ async def test_a_repeated_claim_gets_the_same_answer(store: Store, project_id: i
     assert third[0].token_hash == hashes[0]
 
 
+@pytest.mark.parametrize(("directive", "offers"), [("drain", 1), ("pause", 0)])
+async def test_a_drain_ends_with_the_process_and_a_pause_does_not(
+    store: Store, project_id: int, directive: Literal["drain", "pause"], offers: int
+) -> None:
+    worker = await life.add_worker(store, key=b"k")
+    await life.planned_job(store, project_id, worker)
+    assert await workers.direct(store, worker, directive, by="ann")
+    assert await life.claim(store, worker) == []
+
+    assert await life.add_worker(store, key=b"k") == worker
+
+    assert len(await life.claim(store, worker)) == offers
+
+
 async def test_an_offer_not_started_returns_uncounted(store: Store, project_id: int) -> None:
     worker = await life.add_worker(store)
     await life.planned_job(store, project_id, worker)
@@ -307,6 +322,18 @@ async def test_a_beating_worker_keeps_its_leases(store: Store, project_id: int) 
     assert await life.finish(store, task) is FinishVerdict.ACCEPTED
 
 
+async def test_an_attempt_named_twice_in_a_beat_counts_once(store: Store, project_id: int) -> None:
+    worker = await life.add_worker(store)
+    await life.planned_job(store, project_id, worker)
+    task = await life.claim_and_start(store, worker)
+    twice = [ProgressBeat(task.offer.attempt_id, "running", done, 9) for done in (2, 3)]
+
+    answer = await attempts.beat(store, worker, twice, is_draining=False, lease_s=30)
+
+    assert answer.known == {task.offer.attempt_id}
+    assert await store.db.fetchval("SELECT files_done FROM attempt_progress") == 3
+
+
 async def test_beats_lost_in_a_crash_of_the_database_count_as_seen_at_its_start(
     store: Store, project_id: int
 ) -> None:
@@ -317,6 +344,24 @@ async def test_beats_lost_in_a_crash_of_the_database_count_as_seen_at_its_start(
 
     assert await reaping.reap(store, lease_s=30, max_resets=3) == 0
     assert await life.finish(store, task) is FinishVerdict.ACCEPTED
+
+
+async def test_a_worker_thought_lost_that_took_a_task_is_watched_after_a_crash_too(
+    store: Store, project_id: int
+) -> None:
+    worker = await life.add_worker(store)
+    job_id = await life.planned_job(store, project_id, worker)
+    # Back from the dead, it started a task before its first heartbeat.
+    await store.db.execute("UPDATE workers SET lost_at = now() WHERE id = $1", worker)
+    task = await life.claim_and_start(store, worker)
+    await store.db.execute("TRUNCATE worker_beats")
+
+    assert await reaping.reap(store, lease_s=30, max_resets=3) == 0
+    await store.db.execute("UPDATE worker_beats SET seen_at = now() - interval '31 s'")
+    assert await reaping.reap(store, lease_s=30, max_resets=3) == 1
+
+    assert await life.finish(store, task) is FinishVerdict.LEASE_LOST
+    assert await phase_of(store, job_id) == "running"
 
 
 async def test_a_task_that_loses_three_workers_closes(store: Store, project_id: int) -> None:
