@@ -97,7 +97,10 @@ async def create(store: Store, new: NewJob) -> Created:
     if is_plain and new.idempotency is None:
         created = await _insert(store.db, new)
     else:
-        created = await retrying(lambda: _create_locked(store, new))
+        # Without a key, a create that was carried out and not confirmed would meet its own job.
+        created = await retrying(
+            lambda: _create_locked(store, new), after_loss=new.idempotency is not None
+        )
     if created.is_new:
         store.signals.publish("jobs")
     return created

@@ -276,17 +276,23 @@ async def retrying(
     operation: Callable[[], Awaitable[Result]],
     *,
     attempts: int = 5,
+    after_loss: bool = True,
     jitter: Callable[[], float] = random.random,
 ) -> Result:
     """Run *operation* until it does not collide; the last error is the caller's.
 
-    Only for statements that may run twice: guarded ones, of which the second changes nothing.
+    Args:
+        operation: Statements that may run twice: guarded ones, of which the second changes nothing.
+        attempts: Tries at most.
+        after_loss: Try again also when the connection was lost, and with it whether the first
+            try was carried out. False where a second would then be one too many.
+        jitter: From 0 to 1.
     """
     for attempt in range(1, attempts):
         try:
             return await operation()
         except (asyncpg.PostgresError, *_MISUSE, OSError) as error:
-            if not (is_expected(error) or is_connection_lost(error)):
+            if not (is_expected(error) or (after_loss and is_connection_lost(error))):
                 raise
             log.debug("statement.retried", attempt=attempt, error=type(error).__name__)
         await asyncio.sleep((0.5 + jitter() / 2) * min(0.02 * 2**attempt, 1.0))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -213,6 +214,22 @@ async def test_an_error_of_ours_is_not_tried_again(db: Database) -> None:
         await retrying(wrong)
 
     assert tries == 1
+
+
+async def test_what_must_not_happen_twice_is_not_tried_again_after_a_loss() -> None:
+    tries: list[BaseException] = []
+
+    async def fail(error: BaseException) -> None:
+        tries.append(error)
+        raise error
+
+    lost, collided = asyncpg.ConnectionDoesNotExistError(), asyncpg.DeadlockDetectedError()
+    for error in (lost, collided):
+        with pytest.raises(type(error)):
+            await retrying(partial(fail, error), after_loss=False, jitter=lambda: 0)
+
+    assert tries.count(lost) == 1
+    assert tries.count(collided) > 1
 
 
 async def test_retrying_ends(db: Database) -> None:
