@@ -425,6 +425,51 @@ async def test_cancel_closes_the_job_and_every_task_of_it(store: Store, project_
     assert not await jobs.cancel(store, job_id, remarks="again", by="eve")
 
 
+async def test_a_job_starts_with_its_first_task(store: Store, project_id: int) -> None:
+    worker = await life.add_worker(store)
+    job_id = await life.planned_job(store, project_id, worker)
+    (task,) = await life.claim(store, worker)
+    async with store.db.transaction() as connection:
+        await connection.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", job_id)
+        starting = asyncio.create_task(life.start(store, task))
+        async with asyncio.timeout(10):
+            while not await connection.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+            ):
+                await asyncio.to_thread(int)
+    assert await starting
+
+    times = await store.db.fetchrow(
+        "SELECT j.started_at, l.started_at FROM jobs AS j"
+        " INNER JOIN task_leases AS l ON j.id = l.job_id WHERE j.id = $1",
+        job_id,
+    )
+    assert times is not None
+    assert times[0] == times[1]
+
+
+async def test_what_starts_while_a_close_is_under_way_ends_after_its_start(
+    store: Store, project_id: int
+) -> None:
+    worker = await life.add_worker(store)
+    job_id = await life.planned_job(store, project_id, worker)
+    async with store.db.transaction() as connection:
+        await connection.execute("SELECT now()")  # stands still from here on
+        await life.claim_and_start(store, worker)
+        await connection.execute(
+            "UPDATE jobs SET phase = 'closed', result_code = 301, result_msg = '', open_tasks = 0,"
+            " ended_at = clock_timestamp() WHERE id = $1",
+            job_id,
+        )
+        await jobs.sweep(connection, [job_id], reason=Reason.CANCELLED, message="no")
+
+    assert await store.db.fetchval(
+        "SELECT bool_and(a.ended_at >= a.started_at AND o.closed_at >= a.started_at)"
+        " FROM task_attempts AS a INNER JOIN task_outcomes AS o ON a.task_id = o.task_id"
+        " WHERE o.outcome = 'cancelled'"
+    )
+
+
 async def test_a_claim_of_a_job_that_is_closed_meanwhile_is_refused_and_swept(
     store: Store, project_id: int
 ) -> None:

@@ -28,11 +28,13 @@ lease AS (
 attempt AS (
     INSERT INTO task_attempts (
         task_id, attempt_id, job_id, worker_id, number, token_hash, outcome, reason,
-        offered_at, started_at
+        offered_at, started_at, ended_at
     )
     SELECT
         lease.task_id, lease.attempt_id, lease.job_id, lease.worker_id, lease.number,
-        lease.token_hash, 'lost', 'worker_lost', lease.offered_at, lease.started_at
+        lease.token_hash, 'lost', 'worker_lost', lease.offered_at, lease.started_at,
+        -- not the transaction's time, which may lie before the start
+        clock_timestamp()
     FROM lease
 ),
 ready AS (
@@ -45,9 +47,11 @@ ready AS (
 ),
 outcome AS (
     INSERT INTO task_outcomes (
-        task_id, job_id, outcome, reason, result_code, result_msg, attempt_id
+        task_id, job_id, outcome, reason, result_code, result_msg, attempt_id, closed_at
     )
-    SELECT lease.task_id, lease.job_id, 'lost', 'worker_lost', 200, $4, lease.attempt_id
+    SELECT
+        lease.task_id, lease.job_id, 'lost', 'worker_lost', 200, $4, lease.attempt_id,
+        clock_timestamp()
     FROM lease
     WHERE NOT lease.is_requeued
     RETURNING task_id, job_id

@@ -18,24 +18,28 @@ job AS MATERIALIZED (
 ),
 started AS (
     UPDATE task_leases AS l
-    SET started_at = coalesce(l.started_at, now())
+    -- The clock's time, not the transaction's: it may have waited for the job.
+    SET started_at = coalesce(l.started_at, clock_timestamp())
     FROM held
     INNER JOIN job ON held.job_id = job.id
     WHERE l.attempt_id = held.attempt_id
-    RETURNING l.attempt_id, l.task_id, l.job_id, l.worker_id, l.number
+    RETURNING l.attempt_id, l.task_id, l.job_id, l.worker_id, l.started_at
 ),
 engine AS (
-    SELECT DISTINCT started.job_id
+    SELECT
+        started.job_id,
+        min(started.started_at) AS started_at
     FROM started
     INNER JOIN tasks AS t ON started.task_id = t.id
     WHERE t.kind = 'engine'
+    GROUP BY started.job_id
 ),
 running AS (
     UPDATE jobs AS j
     SET
         phase = 'running',
-        started_at = greatest(clock_timestamp(), j.created_at),
-        expires_at = clock_timestamp() + make_interval(secs => j.runtime_limit_s)
+        started_at = greatest(engine.started_at, j.created_at),
+        expires_at = engine.started_at + make_interval(secs => j.runtime_limit_s)
     FROM engine
     WHERE j.id = engine.job_id AND j.phase = 'queued'
     RETURNING j.id, j.project_id

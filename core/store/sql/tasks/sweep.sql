@@ -20,16 +20,20 @@ lease AS (
 attempt AS (
     INSERT INTO task_attempts (
         task_id, attempt_id, job_id, worker_id, number, token_hash, outcome, reason,
-        offered_at, started_at
+        offered_at, started_at, ended_at
     )
     SELECT
         lease.task_id, lease.attempt_id, lease.job_id, lease.worker_id, lease.number,
-        lease.token_hash, 'cancelled', $2, lease.offered_at, lease.started_at
+        lease.token_hash, 'cancelled', $2, lease.offered_at, lease.started_at,
+        -- not the transaction's time, which may lie before the start
+        clock_timestamp()
     FROM lease
 ),
 outcome AS (
-    INSERT INTO task_outcomes (task_id, job_id, outcome, reason, result_code, result_msg)
-    SELECT ended.task_id, ended.job_id, 'cancelled', $2, $3, $4
+    INSERT INTO task_outcomes (
+        task_id, job_id, outcome, reason, result_code, result_msg, closed_at
+    )
+    SELECT ended.task_id, ended.job_id, 'cancelled', $2, $3, $4, clock_timestamp()
     FROM (
         SELECT ready.task_id, ready.job_id FROM ready
         UNION ALL
