@@ -16,6 +16,13 @@ FILES = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give whole systems more time than one process gets."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(300))
+
+
 @pytest.fixture
 def kennel(tmp_path: Path) -> CommandLine:
     """No server; one that a test starts is stopped by it."""

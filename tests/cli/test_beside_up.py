@@ -86,7 +86,11 @@ def test_a_killed_worker_is_started_again(
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
 
-    after = eventually(lambda: (now := set(kennel.workers())) - before and len(now) == 2 and now)
+    def both_again() -> set[int]:
+        now = set(kennel.workers())
+        return now if now - before and len(now) == 2 else set()
+
+    after = eventually(both_again)
     scanned = kennel("scan", repository, "--engine", "lines")
 
     assert victim not in after
