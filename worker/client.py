@@ -119,11 +119,12 @@ class _Answer:
 class _Call:
     method: str
     path: str
-    token: str
     body: bytes | Path
     timeout_s: float = ANSWER_S
     tries: int = TRIES
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: In place of the worker token of the moment; never shown.
+    token: str | None = field(default=None, repr=False)
     #: Statuses beyond 2xx that the caller reads itself.
     also: frozenset[int] = frozenset()
     #: Whose lease a 409 is about.
@@ -177,7 +178,7 @@ class WorkerClient:
         Raises:
             CallRefused: also when the server answers with a protocol we do not speak.
         """
-        call = _Call("POST", f"{PREFIX}/register", enrolment_token, _json(request), tries=1)
+        call = _Call("POST", f"{PREFIX}/register", _json(request), tries=1, token=enrolment_token)
         answer = (await self._send(call)).read(RegisterResponse)
         if answer.protocol != PROTOCOL_VERSION:
             raise CallRefused(
@@ -208,7 +209,6 @@ class WorkerClient:
         call = _Call(
             "POST",
             f"{PREFIX}/claim",
-            self.token,
             _json(request),
             timeout_s=hold_s + CONNECT_S,
             tries=1,
@@ -236,7 +236,6 @@ class WorkerClient:
         call = _Call(
             "PATCH",
             f"{PREFIX}/attempts/{ref.attempt_id}/log",
-            self.token,
             content,
             headers={
                 LEASE_HEADER: ref.lease_token,
@@ -262,7 +261,6 @@ class WorkerClient:
         call = _Call(
             "PUT",
             f"{PREFIX}/attempts/{ref.attempt_id}/artifacts/{artifact.name}",
-            self.token,
             file,
             timeout_s=UPLOAD_S,
             headers={
@@ -292,7 +290,7 @@ class WorkerClient:
         tries: int = TRIES,
     ) -> _Answered:
         body = b"{}" if request is None else _json(request)
-        call = _Call("POST", f"{PREFIX}/{name}", self.token, body, timeout_s, tries)
+        call = _Call("POST", f"{PREFIX}/{name}", body, timeout_s, tries)
         return (await self._send(call)).read(model)
 
     async def _send(self, call: _Call, *, bulk: bool = False) -> _Answer:
@@ -330,7 +328,8 @@ class WorkerClient:
         headers = {
             "Content-Type": "application/json",
             **call.headers,
-            "Authorization": f"Bearer {call.token}",
+            # Read at each try: the token may be rotated between two.
+            "Authorization": f"Bearer {call.token or self.token}",
         }
         timeout = aiohttp.ClientTimeout(total=call.timeout_s, sock_connect=CONNECT_S)
         # No redirects: a token goes to the configured server and nowhere else.

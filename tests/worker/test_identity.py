@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+
 import pytest
 
+from core.protocol.messages import RegisterRequest
 from tests.worker.conftest import Repository, Workers, eventually
 from tests.worker.peer import Peer
 from tests.worker.shell_engine import ShellEngine
+from worker.client import WorkerClient
 from worker.enrolment import EnrolmentRefused
 
 
@@ -42,6 +47,28 @@ async def test_the_token_is_rotated_before_its_end_and_work_goes_on(
         await peer.result(attempt_id)
 
     assert len(peer.registrations) == 1
+    assert not peer.named("unauthorized")
+
+
+async def test_a_call_that_is_tried_again_shows_the_token_of_that_moment(peer: Peer) -> None:
+    class Patient(random.Random):
+        """Draws the longest pause: time enough for what happens meanwhile."""
+
+        def uniform(self, a: float, b: float) -> float:
+            return max(a, b)
+
+    request = RegisterRequest(name="w1", instance_key="k" * 20, engines=[], slots=1)
+    async with WorkerClient(peer.url, chance=Patient()) as client:
+        await client.register(request, peer.enrolment_token)
+        peer.failing.add("goodbye")
+        call = asyncio.create_task(client.goodbye("stopped"))
+        await peer.until(lambda: peer.named("failed"))
+        for _ in range(2):
+            await client.rotate()
+        peer.failing.clear()
+
+        await call
+
     assert not peer.named("unauthorized")
 
 
