@@ -38,6 +38,7 @@ def upgrade(
     from cli.running import run
     from core.store import schema
 
+    _check_revision(revision, "head")
     if sql:
         say(run(schema.upgrade_sql(revision)))
         return
@@ -65,6 +66,7 @@ def downgrade(
     """Take the database back to an older schema. Loses what that one cannot hold."""
     from core.store import schema
 
+    _check_revision(revision, "base")
     if not yes:
         raise CommandError("a downgrade loses what the older schema cannot hold: add --yes")
 
@@ -88,6 +90,14 @@ def current(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         print_json({"current": found, "newest": newest})
     else:
         say(f"schema {found or 'none'}; the newest this version knows is {newest}")
+
+
+def _check_revision(revision: str, end: str) -> None:
+    from core.store import schema
+
+    known = (*schema.known_revisions(), end)
+    if revision not in known:
+        raise CommandError(f"there is no schema {revision!r}: known are {', '.join(known)}")
 
 
 def _moved(before: str | None, after: str | None) -> str:

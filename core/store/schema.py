@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from core.domain.errors import SchemaMismatch
-from core.store.pool import Queryable
+from core.runtime.logs import get_logger
+from core.store.pool import DatabaseUnavailable, Queryable
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+log = get_logger(__name__)
 
 #: Raised by one when code is written that can live without something older code needs; a later
 #: migration that takes that thing away sets `oldest_code` to it.
@@ -60,8 +63,16 @@ async def check_schema(db: Queryable) -> None:
 
 
 async def current(dsn: str) -> str | None:
-    """Return the database's revision; None when it has no schema of Kennel."""
-    connection = await asyncpg.connect(dsn, timeout=30)
+    """Return the database's revision; None when it has no schema of Kennel.
+
+    Raises:
+        DatabaseUnavailable: nobody answers there, or not to us.
+    """
+    try:
+        connection = await asyncpg.connect(dsn, timeout=30)
+    except (OSError, asyncpg.PostgresError) as error:
+        why = str(error) or "no answer within 30 s"
+        raise DatabaseUnavailable(f"cannot connect to the database: {why}") from error
     try:
         revision: str | None = await connection.fetchval("SELECT revision FROM schema_info")
     except asyncpg.UndefinedTableError:
@@ -73,7 +84,12 @@ async def current(dsn: str) -> str | None:
 
 
 async def upgrade(dsn: str, revision: str = "head") -> None:
-    """Bring the database to *revision*; a second upgrade at the same time waits for the first."""
+    """Bring the database to *revision*; a second upgrade at the same time waits for the first.
+
+    Raises:
+        DatabaseUnavailable: nobody answers there, or not to us.
+        SchemaMismatch: newer code made the schema.
+    """
     found = await current(dsn)
     if found is not None and found not in known_revisions():
         raise SchemaMismatch(
@@ -81,6 +97,7 @@ async def upgrade(dsn: str, revision: str = "head") -> None:
             "upgrade Kennel"
         )
     await asyncio.to_thread(_run, "upgrade", dsn, revision)
+    log.info("schema.upgraded", before=found, after=await current(dsn))
 
 
 async def downgrade(dsn: str, revision: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cli.exits import Exit
 from tests.cli.commandline import CommandLine
@@ -101,6 +103,36 @@ def test_the_schema_goes_up_and_down(kennel: CommandLine) -> None:
     assert back.out == f"schema {before['newest']} → none\n"
     assert "CREATE TABLE" in sql.out
     assert kennel.processes() == {}
+
+
+def test_a_schema_that_does_not_exist_is_refused_by_its_name(kennel: CommandLine) -> None:
+    for command in (("upgrade", "0099"), ("upgrade", "0099", "--sql"), ("downgrade", "x", "--yes")):
+        ended = kennel("db", *command)
+
+        assert ended.status == Exit.USAGE
+        assert f"there is no schema '{command[1]}': known are 0001" in ended.err
+
+
+def test_a_named_database_that_does_not_answer_is_no_defect(kennel: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    settings = {"KENNEL_DATABASE_URL": f"postgresql://u:hunter2@127.0.0.1:{port}/kennel"}
+
+    for command in (("up", "--listen", "127.0.0.1:0"), ("db", "upgrade"), ("db", "current")):
+        ended = kennel(*command, settings=settings)
+
+        assert ended.status == Exit.UNREACHABLE
+        assert "cannot connect to the database: " in ended.err
+        assert "hunter2" not in ended.err
+
+
+def test_a_database_that_refuses_us_is_no_defect(kennel: CommandLine, database_url: str) -> None:
+    missing = urlsplit(database_url)._replace(path="/no-such-database").geturl()
+
+    ended = kennel("db", "current", settings={"KENNEL_DATABASE_URL": missing})
+
+    assert ended.status == Exit.UNREACHABLE
+    assert 'database "no-such-database" does not exist' in ended.err
 
 
 def test_a_first_token_is_written_without_a_server(kennel: CommandLine) -> None:
