@@ -12,8 +12,8 @@ from core.runtime.logs import get_logger
 
 log = get_logger(__name__)
 
-#: Asked for every few seconds by machines; of interest only when it fails.
-_QUIET = ("/healthz", "/readyz")
+#: Asked for every few seconds by machines, and by each of them; of interest only when it fails.
+_QUIET = ("/healthz", "/readyz", "/worker/v1/heartbeat", "/worker/v1/claim")
 
 
 @web.middleware
@@ -35,7 +35,7 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
 
 def _write(request: web.Request, status: int, duration_s: float) -> None:
     resource = request.match_info.route.resource
-    is_quiet = status < 500 and request.path.rstrip("/") in _QUIET
+    is_quiet = status < 400 and request.path.rstrip("/") in _QUIET
     write = log.debug if is_quiet else log.info
     write(
         "request.answered",

@@ -162,3 +162,6 @@ def _adopt_standard_library(level: int) -> None:
     logging.captureWarnings(capture=True)
     # At debug it tells of every selector made.
     logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
+    # At info they tell of themselves at every start; migrations that ran are told by ours.
+    for chatty in ("alembic.runtime.plugins", "alembic.runtime.migration"):
+        logging.getLogger(chatty).setLevel(max(level, logging.WARNING))

@@ -41,6 +41,23 @@ async def test_an_unknown_path_is_not_written_to_the_log(api: Api) -> None:
     assert "forged" not in str(logs)
 
 
+async def test_what_every_worker_asks_every_few_seconds_is_told_only_when_it_fails() -> None:
+    async def heartbeat(request: web.Request) -> web.Response:
+        return web.Response(status=int(request.query["status"]))
+
+    app = web.Application(middlewares=[access_log])
+    for path in ("/healthz", "/worker/v1/claim", "/worker/v1/heartbeat"):
+        app.router.add_post(path, heartbeat)
+    with capture_logs() as logs:
+        async with TestClient(TestServer(app)) as client:
+            for path in ("/healthz", "/worker/v1/claim", "/worker/v1/heartbeat"):
+                for status in (200, 204, 401, 503):
+                    await client.post(f"{path}?status={status}")
+
+    told = [(event["status"], event["log_level"]) for event in answered(logs)]
+    assert told == [(200, "debug"), (204, "debug"), (401, "info"), (503, "info")] * 3
+
+
 async def test_neither_tokens_nor_credentials_are_logged(api: Api) -> None:
     team = await api.team(await api.org())
 

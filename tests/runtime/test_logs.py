@@ -94,6 +94,8 @@ def test_loggers_of_the_standard_library_take_the_same_way() -> None:
 
     logging.getLogger("aiohttp.server").error("failed for %s", "https://u:hunter2@h/")
     logging.getLogger("alembic.runtime").info("Running upgrade")
+    # Of no interest, and several at every start.
+    logging.getLogger("alembic.runtime.plugins").info("setup plugin alembic.autogenerate.schemas")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old way", stacklevel=1)
