@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cli.client import Client
 
 orgs = typer.Typer(help="Organisations: list, create.", no_args_is_help=True)
-repos = typer.Typer(help="Repositories: list, register, give credentials.", no_args_is_help=True)
+repos = typer.Typer(help="Repositories: list, give credentials.", no_args_is_help=True)
 schemes = typer.Typer(help="Scan schemes of a repository: list.", no_args_is_help=True)
 projects = typer.Typer(help="Projects: list, create, show, close, reopen.", no_args_is_help=True)
 

@@ -14,7 +14,7 @@ from cli.exits import CommandError
 from cli.text import printable
 from core.domain.errors import ScmError
 from core.domain.scm import check_branch, check_revision, parse_scm_url
-from core.runtime.git import Git, GitResult
+from core.runtime.git import Git, GitResult, raise_unless_ok
 
 _TIMEOUT_S = 30.0
 _SYMREF = "ref: refs/heads/"
@@ -77,8 +77,9 @@ def _is_url(where: str) -> bool:
 async def _default_branch(url: str) -> str:
     """Ask a remote which branch its HEAD is."""
     found = await Git().run("ls-remote", "--symref", "--", url, "HEAD", timeout_s=_TIMEOUT_S)
+    raise_unless_ok(found, parse_scm_url(url), timeout_s=_TIMEOUT_S)
     for line in found.stdout.decode("utf-8", "replace").splitlines():
-        if found.is_ok and line.startswith(_SYMREF) and line.endswith("\tHEAD"):
+        if line.startswith(_SYMREF) and line.endswith("\tHEAD"):
             return check_branch(line.removeprefix(_SYMREF).removesuffix("\tHEAD"))
     raise CommandError(
         f"{printable(url)} does not say which branch is its own: name one (--branch)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,16 @@ async def test_a_path_that_cannot_be_scanned_is_refused_with_the_reason(
 async def test_a_hostile_url_is_refused(url: str) -> None:
     with pytest.raises(CommandError):
         await target(url, branch="main")
+
+
+async def test_a_remote_nobody_answers_at_is_told_apart_from_one_without_a_branch() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.git"
+
+    with pytest.raises(CommandError, match="cannot be reached") as refused:
+        await target(url)
+
+    assert "--branch" not in str(refused.value)
 
 
 async def test_a_url_needs_no_look_when_the_branch_is_named() -> None:
