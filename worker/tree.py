@@ -42,18 +42,6 @@ def make_read_only(path: Path) -> None:
     _coreutil("chmod", "-R", "a-w", path)
 
 
-def clear_leftovers(folder: Path) -> int:
-    """Remove the folders of attempts of an earlier life, killing what runs under their names.
-
-    Each entry's name is the tag its processes carry. Returns how many there were. Blocks.
-    """
-    entries = list(folder.iterdir()) if folder.is_dir() else []
-    for entry in entries:
-        sweep(entry.name)
-        remove_tree(entry)
-    return len(entries)
-
-
 def _coreutil(program: str, option: str, argument: str | Path, path: Path | None = None) -> None:
     words = [program, option, "--", *(str(each) for each in (argument, path) if each is not None)]
     done = subprocess.run(

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.sandbox.conftest import living
-from worker.tree import clear_leftovers, make_read_only, read_output, remove_tree
+from worker.tree import make_read_only, read_output, remove_tree, sweep
 
 
 def test_read_only_folders_are_removed_and_links_are_not_followed(tmp_path: Path) -> None:
@@ -71,20 +71,18 @@ def test_outputs_are_read_only_when_regular_and_of_that_size(tmp_path: Path) -> 
 
 
 @pytest.mark.timeout(30)
-def test_leftovers_of_an_earlier_life_are_killed_and_removed(tmp_path: Path) -> None:
+def test_a_sweep_kills_what_carries_the_tag_and_nothing_else() -> None:
     tag = f"test-{uuid4().hex}"
-    (tmp_path / "attempts" / tag).mkdir(parents=True)
     environment = {"PATH": "/usr/bin:/bin", "KENNEL_TASK": tag}
     orphan = subprocess.Popen(["setsid", "sleep", "1000"], env=environment)
     other = subprocess.Popen(["sleep", "1000"], env=environment | {"KENNEL_TASK": tag + "0"})
     try:
-        assert clear_leftovers(tmp_path / "attempts") == 1
+        assert sweep(tag) == 1
 
         assert orphan.wait(5) == -9
         assert living(tag) == []
         assert other.poll() is None
-        assert list((tmp_path / "attempts").iterdir()) == []
-        assert clear_leftovers(tmp_path / "missing") == 0
+        assert sweep(tag) == 0
     finally:
         other.kill()
         other.wait()
