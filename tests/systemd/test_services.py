@@ -189,7 +189,7 @@ def test_the_worker_contains_engines_by_bubblewrap_under_its_unit(kennel: Instal
 def test_no_credential_is_read_by_a_service_it_is_not_for(kennel: Installation) -> None:
     lab = kennel.lab
     pid = lab.show(WORKER, "MainPID")["MainPID"]
-    handed = lab.run("sh", "-c", f"ls /proc/{pid}/root/run/credentials/*").stdout.split()
+    handed = lab.run("sh", "-c", f"cd /proc/{pid}/root && ls run/credentials/*").stdout.split()
     environment = lab.run("cat", f"/proc/{pid}/environ").stdout
 
     assert "kennel_enrolment_token" in handed
