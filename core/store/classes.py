@@ -23,6 +23,7 @@ _LOCK = query("workers/lock_capabilities")
 _ENSURE = query("tasks/ensure_class")
 _CLASSES = query("tasks/classes")
 _CAPABLE = query("workers/capable")
+_LIVE = query("workers/live")
 _FIT_CLASS = query("workers/fit_class")
 _FIT = query("workers/fit")
 
@@ -118,10 +119,9 @@ async def live_engines(store: Store, tag: str | None) -> dict[str, list[dict[str
     Each offer is a mapping with `name`, `version`, `module` and `languages`.
     """
     offers: dict[str, list[dict[str, Any]]] = {}
-    for worker in await store.db.fetch(_CAPABLE):
-        if worker["is_live"] and (not tag or tag in worker["tags"]):
-            for engine in worker["engines"]:
-                offers.setdefault(engine["name"], []).append(engine)
+    for worker in await store.db.fetch(_LIVE, tag or None):
+        for engine in worker["engines"]:
+            offers.setdefault(engine["name"], []).append(engine)
     return offers
 
 

@@ -13,7 +13,7 @@ from core.domain.errors import ActiveJobExists, InvalidField, NotFound
 from core.domain.ids import JobId, TokenId
 from core.domain.outcomes import Outcome, Reason
 from core.domain.states import ActiveJobPolicy, JobState
-from core.store import admissions, attempts, deadlines, jobs, reaping, settling, workers
+from core.store import admissions, attempts, classes, deadlines, jobs, reaping, settling, workers
 from core.store.attempts import FinishVerdict, ProgressBeat
 from core.store.settling import FindingRow, Lines
 from core.store.store import Store
@@ -362,6 +362,18 @@ async def test_a_worker_thought_lost_that_took_a_task_is_watched_after_a_crash_t
 
     assert await life.finish(store, task) is FinishVerdict.LEASE_LOST
     assert await phase_of(store, job_id) == "running"
+
+
+async def test_only_live_workers_with_the_tag_offer_engines(store: Store) -> None:
+    await life.add_worker(store, engines=("lines",))
+    tagged = await life.add_worker(store, engines=("ruff",))
+    lost = await life.add_worker(store, engines=("pylint",))
+    await store.db.execute("UPDATE workers SET tags = '{big}' WHERE id = $1", tagged)
+    await store.db.execute("UPDATE workers SET lost_at = now() WHERE id = $1", lost)
+
+    assert set(await classes.live_engines(store, None)) == {"lines", "ruff"}
+    assert set(await classes.live_engines(store, "big")) == {"ruff"}
+    assert await classes.live_engines(store, "small") == {}
 
 
 async def test_a_task_that_loses_three_workers_closes(store: Store, project_id: int) -> None:

@@ -1,4 +1,4 @@
 -- Return what every worker can do.
-SELECT w.id, w.engines, w.tags, w.isolation, w.lost_at IS NULL AS is_live
+SELECT w.id, w.engines, w.tags, w.isolation
 FROM workers AS w
 ORDER BY w.id
