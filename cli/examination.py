@@ -18,7 +18,7 @@ from typing import Literal
 from cli.local.place import Place, PlaceTaken
 from cli.running import read_settings
 from cli.text import printable
-from core.domain.errors import KennelError, SettingError
+from core.domain.errors import KennelError, ScmError, SettingError
 from core.runtime.settings import Settings
 
 Level = Literal["good", "odd", "bad"]
@@ -72,8 +72,8 @@ async def _git() -> Check:
 
     try:
         found = await Git().run("version", timeout_s=10.0)
-    except OSError:
-        return Check("git", "bad", "git is not installed: install the package git")
+    except ScmError as error:
+        return Check("git", "bad", f"{error.message}: install the package git")
     text = printable(found.stdout.decode("utf-8", "replace").strip())
     version = tuple(int(part) for part in text.split()[-1].split(".")[:2] if part.isdigit())
     if not found.is_ok or version < _OLDEST_GIT:

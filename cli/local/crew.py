@@ -160,8 +160,9 @@ class _Child:
                 log.info("worker.left", worker=self.post.name)
                 return
             if status in _HOPELESS:
+                where = "" if self._output is None else f" in {self._output.name}"
                 raise CommandError(
-                    f"the worker {self.post.name} cannot work here; its last words say why",
+                    f"the worker {self.post.name} cannot work here; its last words{where} say why",
                     Exit(status),
                 )
             if loop.time() - started_at > LONG_LIFE_S:

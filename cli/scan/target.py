@@ -49,9 +49,9 @@ async def find_target(where: str, *, branch: str | None, revision: str | None) -
             url = parse_scm_url(where, allow_local=False).url
             chosen = branch or await _default_branch(url)
             return Target(url, chosen, revision=_commit(revision))
+        return await _Folder(_existing(where)).target(branch=branch, revision=revision)
     except ScmError as error:
         raise CommandError(printable(error.message)) from None
-    return await _Folder(_existing(where)).target(branch=branch, revision=revision)
 
 
 def _existing(where: str) -> Path:

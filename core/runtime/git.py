@@ -385,6 +385,13 @@ async def _spawn(
     except asyncio.CancelledError:
         await _kill(await spawning)
         raise
+    except OSError as error:
+        # Not installed, or the host is out of processes: another host may do better, or this later.
+        raise ScmError(
+            Reason.SCM_UNREACHABLE,
+            f"git cannot be started on this host: {error.strerror or error}",
+            is_transient=True,
+        ) from error
     finally:
         stdout.close()
         stderr.close()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+import core.runtime.git
+from cli.examination import examine
 from cli.exits import Exit
 from tests.cli.commandline import CommandLine
 
@@ -23,6 +28,17 @@ def test_a_machine_that_can_scan_is_green(kennel: CommandLine) -> None:
     assert {found[name] for name in ("python", "git", "lines", "database")} == {"good"}
     assert not kennel.data_dir.exists(), "looking makes nothing"
     assert kennel.processes() == {}
+
+
+async def test_a_machine_without_git_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core.runtime.git, "_PATH", str(tmp_path))
+
+    checks = await examine(tmp_path / "data", with_database=False)
+
+    (found,) = [check for check in checks if check.name == "git"]
+    assert (found.level, "install the package git" in found.text) == ("bad", True)
 
 
 def test_what_is_wrong_is_named_and_makes_it_red(kennel: CommandLine) -> None:

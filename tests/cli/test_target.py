@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import core.runtime.git
 from cli.exits import CommandError
 from cli.scan.target import Target, find_target
 from tests.cli.repositories import commit, git, make_repository
@@ -136,6 +137,16 @@ async def test_a_path_that_cannot_be_scanned_is_refused_with_the_reason(
 async def test_a_hostile_url_is_refused(url: str) -> None:
     with pytest.raises(CommandError):
         await target(url, branch="main")
+
+
+async def test_a_machine_without_git_is_told_so(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core.runtime.git, "_PATH", str(tmp_path))
+
+    for where in (repository, "https://example.org/a.git"):
+        with pytest.raises(CommandError, match="git cannot be started"):
+            await target(where)
 
 
 async def test_a_remote_nobody_answers_at_is_told_apart_from_one_without_a_branch() -> None:

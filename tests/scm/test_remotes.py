@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+import core.runtime.git
 from core.domain.errors import ScmError
 from core.domain.outcomes import Reason
 from core.domain.scm import ScmCredentials
@@ -149,6 +150,17 @@ async def test_nobody_listening_and_no_such_host_are_unreachable(unused_tcp_port
     for url in (f"http://127.0.0.1:{unused_tcp_port}/x", "http://no-such-host.invalid/x"):
         error = await refused(url)
         assert (error.reason, error.is_transient) == (Reason.SCM_UNREACHABLE, True)
+
+
+async def test_a_host_without_git_says_so_and_leaves_it_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core.runtime.git, "_PATH", str(tmp_path))
+
+    error = await refused("http://127.0.0.1:9/a.git")
+
+    assert (error.reason, error.is_transient) == (Reason.SCM_UNREACHABLE, True)
+    assert "git cannot be started on this host" in error.message
 
 
 async def test_a_server_that_hangs_is_given_up_and_git_is_killed(http: HttpServer) -> None:
