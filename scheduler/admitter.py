@@ -61,6 +61,8 @@ class Admitter:
         self._waker = waker
         self._group = asyncio.TaskGroup()
         self._resolving: dict[JobId, UUID] = {}
+        #: Left as they are by the database's trouble, with their admissions.
+        self._stranded: dict[JobId, UUID] = {}
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -74,7 +76,7 @@ class Admitter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        abandoned = dict(self._resolving) if kind is not None else {}
+        abandoned = self._stranded | self._resolving if kind is not None else {}
         try:
             await self._group.__aexit__(kind, error, trace)
         finally:
@@ -83,6 +85,7 @@ class Admitter:
 
     async def tick(self) -> int:
         """Admit what may start; return how many jobs that were."""
+        await self._give_back()
         free = self._settings.resolvers - len(self._resolving)
         if free <= 0:
             return 0
@@ -101,6 +104,14 @@ class Admitter:
             )
         return len(admitted)
 
+    async def _give_back(self) -> None:
+        """Free stranded jobs for any scheduler; else they wait for the end of their admission."""
+        stranded = dict(self._stranded)
+        if stranded:
+            await admissions.abandon(self._store, stranded)
+        for job_id in stranded:
+            del self._stranded[job_id]
+
     async def idle(self) -> None:
         """Wait until nothing is being resolved; that ends when every resolver's time does."""
         await self._idle.wait()
@@ -115,13 +126,15 @@ class Admitter:
                 phases=[JobPhase.RESOLVING],
             )
         except Exception:
-            # The edge of this task. The admission's lease ends and the job is taken up again.
+            # The edge of this task. Nobody is woken: the next look is soon enough for trouble.
             log.exception("job.resolve_failed", job_id=job.job_id)
+            self._stranded[job.job_id] = token
+        else:
+            self._waker.wake()
         finally:
             self._resolving.pop(job.job_id, None)
             if not self._resolving:
                 self._idle.set()
-            self._waker.wake()
 
     async def _resolve_or_refuse(self, job: JobPlan, token: UUID) -> None:
         try:

@@ -14,6 +14,7 @@ from core.runtime.git import Git
 from core.runtime.sealing import Sealer, make_key
 from core.runtime.settings import SchedulerSettings
 from core.store import jobs
+from core.store.pool import create_pool
 from core.store.store import Store
 from scheduler.admitter import NOTHING_CHANGED, Admitter, choose_base
 from scheduler.specs import config_hash
@@ -70,6 +71,29 @@ async def test_a_job_is_resolved_to_the_branchs_head_and_prepared(
     assert claimed.offer.kind == "prepare"
     source = claimed.offer.spec["source"]
     assert (source["branch"], source["is_local"]) == ("main", True)
+
+
+async def test_a_job_that_met_the_databases_trouble_is_taken_up_again_soon(
+    store: Store, database_url: str, project_id: int
+) -> None:
+    created = await jobs.create(store, life.new_job(project_id))
+    async with await create_pool(
+        database_url, size=4, application_name="kennel-test", lock_timeout_s=0.1
+    ) as impatient:
+        hasty = Store(impatient, store.signals)
+        with store.signals.subscribe("jobs") as waker:
+            async with Admitter(
+                hasty, SETTINGS, git=Git(allow_local=True), sealer=Sealer([make_key()]), waker=waker
+            ) as admitter:
+                async with store.db.transaction() as connection:
+                    await connection.execute("LOCK TABLE workers IN ACCESS EXCLUSIVE MODE")
+                    assert await admit_all(admitter) == 1
+
+                # Not only when the admission's own lease has ended.
+                assert await admit_all(admitter) == 1
+
+    phase = await store.db.fetchval("SELECT phase FROM jobs WHERE id = $1", created.job_id)
+    assert phase == "preparing"
 
 
 @pytest.mark.parametrize(
