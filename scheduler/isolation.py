@@ -13,7 +13,7 @@ from core.domain.outcomes import Reason
 from core.domain.states import JobPhase
 from core.runtime.logs import get_logger
 from core.store import jobs
-from core.store.pool import DatabaseUnavailable, is_connection_lost, is_expected
+from core.store.pool import is_unavailable
 from core.store.store import Store
 
 log = get_logger(__name__)
@@ -49,7 +49,7 @@ async def isolated(
         try:
             return await work
         except Exception as error:
-            if is_database_trouble(error):
+            if is_unavailable(error):
                 raise
             # The edge of this job: without it one bad row would hold up every later one.
             log.exception("job.broken")
@@ -62,8 +62,3 @@ async def isolated(
                 phases=phases,
             )
             return None
-
-
-def is_database_trouble(error: Exception) -> bool:
-    """Tell whether *error* is the database being away or busy, and so worth another try."""
-    return isinstance(error, DatabaseUnavailable) or is_connection_lost(error) or is_expected(error)

@@ -17,7 +17,8 @@ from core.domain.errors import (
     ScmError,
 )
 from core.runtime.logs import get_logger
-from core.store.pool import DatabaseUnavailable, is_connection_lost, is_expected
+from core.store.pool import DatabaseUnavailable
+from core.store.pool import is_unavailable as is_database_unavailable
 
 log = get_logger(__name__)
 
@@ -66,9 +67,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 def is_unavailable(exception: BaseException) -> bool:
     """Tell whether the database is away or overworked: the same request may work soon."""
     return (
-        isinstance(exception, (DatabaseUnavailable, TimeoutError))
-        or is_connection_lost(exception)
-        or is_expected(exception)
+        isinstance(exception, TimeoutError)
+        or is_database_unavailable(exception)
         or getattr(exception, "sqlstate", None) == _STATEMENT_ENDED
     )
 

@@ -57,6 +57,8 @@ _CLOSED_TEXTS = (
     "cannot switch to state",
 )
 _MISUSE = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+#: It answers, and cannot write: no disk or memory left, or a standby after a fail-over.
+_UNABLE = (asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionError)
 
 
 class DatabaseUnavailable(KennelError):
@@ -270,6 +272,15 @@ def is_connection_lost(error: BaseException) -> bool:
     if isinstance(error, _MISUSE):
         return any(text in str(error) for text in _CLOSED_TEXTS)
     return isinstance(error, _CONNECTION_LOST)
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Tell whether *error* is the database's trouble, and not that of what was asked of it."""
+    return (
+        isinstance(error, (DatabaseUnavailable, *_UNABLE))
+        or is_connection_lost(error)
+        or is_expected(error)
+    )
 
 
 async def retrying(

@@ -13,6 +13,7 @@ from core.store.pool import (
     create_pool,
     is_connection_lost,
     is_expected,
+    is_unavailable,
     retrying,
 )
 from tests.store.latepath import late_path
@@ -200,6 +201,17 @@ async def test_a_deadlock_is_expected_and_tried_again(db: Database) -> None:
     assert seen
     assert all(is_expected(error) for error in seen)
     assert await db.fetchval("SELECT sum(n) FROM notes") == 4
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53300", "25006"])
+async def test_a_database_that_cannot_write_is_nobodys_fault(db: Database, sqlstate: str) -> None:
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await db.execute(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$")
+
+    assert is_unavailable(caught.value)
+    with pytest.raises(asyncpg.DivisionByZeroError) as ours:
+        await db.execute("SELECT 1 / 0")
+    assert not is_unavailable(ours.value)
 
 
 async def test_an_error_of_ours_is_not_tried_again(db: Database) -> None:
