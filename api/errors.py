@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from core.domain.errors import KennelError
 
@@ -75,9 +76,23 @@ def invalid(field: str, message: str) -> InvalidRequest:
 def describe(error: ValidationError) -> InvalidRequest:
     """Return the refusal for what pydantic found; never with the input, which may be secret."""
     found: dict[str, list[str]] = {}
-    for wrong in error.errors(include_url=False, include_context=False, include_input=False):
+    for wrong in error.errors(include_url=False, include_input=False):
         field = ".".join(str(part) for part in wrong["loc"])[:200] or WHOLE
-        found.setdefault(field, []).append(wrong["msg"].removeprefix("Value error, "))
+        found.setdefault(field, []).append(_sentence(wrong))
         if len(found) >= _MOST_FIELDS:
             break
     return InvalidRequest([FieldError(field, tuple(texts)) for field, texts in found.items()])
+
+
+def _sentence(wrong: ErrorDetails) -> str:
+    """Word what pydantic found; where its own words speak of Python, in words of ours."""
+    context = wrong.get("ctx", {})
+    match wrong["type"], context.get("field_type"):
+        case "too_long", "Value":
+            return f"must have {context['max_length']} characters or fewer"
+        case "too_short", "Value":
+            least = context["min_length"]
+            return "must not be empty" if least == 1 else f"must have {least} characters or more"
+        case "model_type", _:
+            return "must be an object"
+    return wrong["msg"].removeprefix("Value error, ")

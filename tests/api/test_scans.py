@@ -192,6 +192,22 @@ async def test_a_wrong_boolean_is_refused_in_the_reference_servers_words(
 
 
 @pytest.mark.parametrize(
+    ("body", "msg"),
+    [
+        ({"created_from": "x" * 33}, "created_from must have 32 characters or fewer"),
+        ({"created_from": ""}, "created_from must not be empty"),
+        ([], "non_field_errors must be an object"),
+    ],
+)
+async def test_a_refusal_speaks_of_the_request_and_not_of_what_reads_it(
+    api: Api, project: str, body: Any, msg: str
+) -> None:
+    answer = await create(api, project, body)
+
+    assert answer.body["msg"] == msg
+
+
+@pytest.mark.parametrize(
     ("data", "content_type", "status"),
     [
         (b"{", "application/json", 400),
