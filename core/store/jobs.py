@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from core.domain.codes import ResultCode
 from core.domain.errors import ActiveJobExists, InvalidField, NotFound
@@ -25,6 +25,7 @@ from core.store.store import Store, job_topic, worker_topic
 _LOCK_PROJECT = query("jobs/lock_project")
 _CREATE = query("jobs/create")
 _OPEN_OF_PROJECT = query("jobs/open_of_project")
+_JOINABLE = query("jobs/joinable")
 _RECALL = query("jobs/recall")
 _REMEMBER = query("jobs/remember")
 _CLOSED = query("jobs/closed")
@@ -156,22 +157,27 @@ async def _recall(connection: Queryable, new: NewJob) -> Created | None:
 
 async def _apply_policy(connection: Queryable, new: NewJob) -> Created | None:
     """Return the job that answers instead of a new one; None: create one."""
-    if new.policy is ActiveJobPolicy.QUEUE:
-        return None
-    rows = await connection.fetch(_OPEN_OF_PROJECT, new.project_id)
-    if new.policy is ActiveJobPolicy.REJECT:
-        if rows:
+    match new.policy:
+        case ActiveJobPolicy.QUEUE:
+            return None
+        case ActiveJobPolicy.REJECT:
+            rows = await connection.fetch(_OPEN_OF_PROJECT, new.project_id)
+            if not rows:
+                return None
             branch = await connection.fetchrow(_LOCK_PROJECT, new.project_id)
             assert branch is not None  # locked by this transaction
             raise ActiveJobExists(
                 new.project_id, branch["branch"], sorted(row["scan_id"] for row in rows)
             )
-        return None
-    for row in rows:
-        same = (row["is_incremental"], row["revision"]) == (new.is_incremental, new.revision)
-        if same and not row["is_forced"] and row["phase"] == JobPhase.WAITING:
+        case ActiveJobPolicy.JOIN:
+            row = await connection.fetchrow(
+                _JOINABLE, new.project_id, new.is_incremental, new.revision
+            )
+            if row is None:
+                return None
             return Created(JobId(row["job_id"]), ScanId(row["scan_id"]), is_new=False)
-    return None
+        case _:
+            assert_never(new.policy)
 
 
 async def _insert(connection: Queryable, new: NewJob) -> Created:

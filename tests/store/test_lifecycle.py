@@ -150,6 +150,19 @@ async def test_join_answers_the_waiting_job_with_the_same_arguments(
     assert full.is_new
 
 
+async def test_join_finds_the_waiting_job_behind_any_number_of_forced_ones(
+    store: Store, project_id: int
+) -> None:
+    join = life.new_job(project_id, policy=ActiveJobPolicy.JOIN)
+    waiting = await jobs.create(store, join)
+    for _ in range(101):
+        await jobs.create(store, life.new_job(project_id, is_forced=True))
+
+    joined = await jobs.create(store, join)
+
+    assert (joined.job_id, joined.is_new) == (waiting.job_id, False)
+
+
 async def a_token(store: Store) -> TokenId:
     return TokenId(
         await store.db.fetchval(

@@ -1,11 +1,5 @@
--- Return the open jobs of a project, newest first, with what a policy needs to decide.
-SELECT
-    j.id AS job_id,
-    s.id AS scan_id,
-    j.phase,
-    j.is_forced,
-    j.is_incremental,
-    j.revision
+-- Return the scans of the open jobs of a project: why a create is refused.
+SELECT s.id AS scan_id
 FROM jobs AS j
 INNER JOIN scans AS s ON j.id = s.job_id
 WHERE j.project_id = $1 AND j.phase <> 'closed'
