@@ -97,7 +97,9 @@ async def upgrade(dsn: str, revision: str = "head") -> None:
             "upgrade Kennel"
         )
     await asyncio.to_thread(_run, "upgrade", dsn, revision)
-    log.info("schema.upgraded", before=found, after=await current(dsn))
+    after = await current(dsn)
+    if after != found:
+        log.info("schema.upgraded", before=found, after=after)
 
 
 async def downgrade(dsn: str, revision: str) -> None:

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+from structlog.testing import capture_logs
 
 from core.store import schema
 from core.store.postgres_install import wheel_bin_dir
@@ -104,6 +105,18 @@ async def test_two_processes_upgrade_at_once_and_both_end_well(empty_database_ur
 
     assert [each.returncode for each in done] == [0, 0], [each.stderr for each in done]
     assert await schema.current(empty_database_url) == schema.known_revisions()[-1]
+
+
+async def test_an_upgrade_is_told_once_and_not_where_nothing_was_to_do(
+    empty_database_url: str,
+) -> None:
+    with capture_logs() as logs:
+        await schema.upgrade(empty_database_url)
+        await schema.upgrade(empty_database_url)
+
+    told = [event for event in logs if event["event"] == "schema.upgraded"]
+    newest = schema.known_revisions()[-1]
+    assert [(event["before"], event["after"]) for event in told] == [(None, newest)]
 
 
 async def test_two_upgrades_of_one_process_both_end_well(empty_database_url: str) -> None:
