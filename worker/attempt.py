@@ -57,8 +57,10 @@ class Fate(Enum):
 
     #: The server has disowned it: nothing is reported.
     DROP = "drop"
-    #: This worker cannot go on: reported as interrupted, so that another attempt can begin.
+    #: This worker stops in good order: reported as handed back, which counts against nobody.
     HAND_BACK = "hand_back"
+    #: This worker has lost the server: reported as interrupted, so that another attempt can begin.
+    INTERRUPT = "interrupt"
 
 
 class _StepFailed(Exception):
@@ -334,12 +336,17 @@ class Attempt:
             log.info("attempt.dropped")
             return
         result = None if self._work.cancelled() else self._work.result()
-        if result is None or self._fate is Fate.HAND_BACK:
-            result = self.entry.hand_back("the worker stopped or lost the server").model_copy(
+        if result is None or self._fate is not None:
+            result = self._unfinished().model_copy(
                 update={"log_bytes": self._log_bytes(), "timings_s": self._timings}
             )
         log.info("attempt.ended", outcome=result.outcome, reason=result.reason)
         await self._tools.reporter.submit(self.entry, result, log_sent=self._log.sent)
+
+    def _unfinished(self) -> AttemptResult:
+        if self._fate is Fate.HAND_BACK:
+            return self.entry.unfinished(Reason.HANDED_BACK, "the worker stopped")
+        return self.entry.unfinished(Reason.WORKER_INTERRUPTED, "the worker lost the server")
 
     def _concluded(self) -> AttemptResult:
         """Return the result of steps that all came to their end."""

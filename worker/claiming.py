@@ -10,6 +10,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 
+from core.domain.outcomes import Reason
 from core.protocol.messages import AttemptRef, TaskSpec
 from core.runtime.logs import get_logger
 from worker.attempt import Attempt
@@ -103,7 +104,8 @@ class Claimer:
         for spec, entry in zip(specs, entries, strict=True):
             if running is None:
                 # The server may have heard: whatever it thinks, this ends it.
-                await self._tools.reporter.submit(entry, entry.hand_back("its start got no answer"))
+                result = entry.unfinished(Reason.WORKER_INTERRUPTED, "its start got no answer")
+                await self._tools.reporter.submit(entry, result)
             elif spec.attempt_id in running:
                 self._run(spec, entry)
                 continue

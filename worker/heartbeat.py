@@ -125,7 +125,7 @@ class Fence:
     async def tick(self) -> int:
         """Look at the clock once, then wait as long as it allows."""
         left_s = self._heartbeat.lease_ends_at() - self._clock.monotonic()
-        if left_s <= 0 and self._roster.stop_all("abort", Fate.HAND_BACK):
+        if left_s <= 0 and self._roster.stop_all("abort", Fate.INTERRUPT):
             log.warning("worker.fenced", why="no heartbeat was confirmed in time")
         await asyncio.sleep(min(_NAP_S, max(0.02, left_s)))
         return 1

@@ -58,13 +58,13 @@ class Entry:
         except FileNotFoundError:
             return 0
 
-    def hand_back(self, message: str) -> AttemptResult:
+    def unfinished(self, reason: Reason, message: str) -> AttemptResult:
         """Return the result of an attempt that this worker did not bring to its end."""
         return AttemptResult(
             attempt_id=self.ref.attempt_id,
             lease_token=self.ref.lease_token,
             outcome=Outcome.FAILED,
-            reason=Reason.WORKER_INTERRUPTED,
+            reason=reason,
             message=message,
         )
 
@@ -150,9 +150,9 @@ def _read_result(entry: Entry) -> AttemptResult:
     try:
         return AttemptResult.model_validate_json((entry.folder / _RESULT).read_bytes())
     except (OSError, ValidationError):
-        return entry.hand_back("the worker was killed while the attempt ran").model_copy(
-            update={"log_bytes": entry.log_size()}
-        )
+        return entry.unfinished(
+            Reason.WORKER_INTERRUPTED, "the worker was killed while the attempt ran"
+        ).model_copy(update={"log_bytes": entry.log_size()})
 
 
 def _size(folder: Path) -> int:

@@ -206,8 +206,19 @@ Priority = Annotated[int, Field(ge=-100, le=100), BeforeValidator(integral)]
 SchemeStatus = Annotated[
     int, Field(ge=1, le=2, description="1 active, 2 disused."), BeforeValidator(integral)
 ]
-Policy = Annotated[Literal["queue", "reject", "join"], AfterValidator(ActiveJobPolicy)]
-FailRule = Annotated[Literal["any_task", "all_tasks"], AfterValidator(FailOn)]
+
+
+# Functions: from Python 3.12 on an enumeration's own signature is no validator's.
+def _policy(value: str) -> ActiveJobPolicy:
+    return ActiveJobPolicy(value)
+
+
+def _fail_rule(value: str) -> FailOn:
+    return FailOn(value)
+
+
+Policy = Annotated[Literal["queue", "reject", "join"], AfterValidator(_policy)]
+FailRule = Annotated[Literal["any_task", "all_tasks"], AfterValidator(_fail_rule)]
 
 
 class SchemeCreate(RequestBody):

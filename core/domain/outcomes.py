@@ -45,6 +45,8 @@ class Reason(StrEnum):
     CHECKOUT_FAILED = "checkout_failed"
     UPLOAD_FAILED = "upload_failed"
     WORKER_INTERRUPTED = "worker_interrupted"
+    #: An orderly stop: nobody's fault, not counted.
+    HANDED_BACK = "handed_back"
     WORKER_ERROR = "worker_error"
     UNSUPPORTED = "unsupported"
     # the server's doing: never sent by a worker
@@ -75,6 +77,7 @@ CODE_OF_REASON: Mapping[Reason, ResultCode] = {
     Reason.CHECKOUT_FAILED: ResultCode.CHECKOUT_FAILED,
     Reason.UPLOAD_FAILED: ResultCode.ARTIFACT_UPLOAD,
     Reason.WORKER_INTERRUPTED: ResultCode.WORKER_LOST,
+    Reason.HANDED_BACK: ResultCode.WORKER_LOST,
     Reason.WORKER_ERROR: ResultCode.WORKER_LOST,
     Reason.UNSUPPORTED: ResultCode.ENGINE_PARAMETERS,
     Reason.WORKER_LOST: ResultCode.WORKER_LOST,
@@ -104,6 +107,7 @@ RETRYABLE: frozenset[Reason] = frozenset(
         Reason.CHECKOUT_FAILED,
         Reason.UPLOAD_FAILED,
         Reason.WORKER_INTERRUPTED,
+        Reason.HANDED_BACK,
         Reason.WORKER_ERROR,
         Reason.WORKER_LOST,
     }

@@ -286,13 +286,13 @@ class PrepareReport(Message):
     #: Files in the scan's scope.
     files: Count
     #: Files in scope by language.
-    languages: dict[str, int]
+    languages: dict[Label, Count] = Field(max_length=1000)
     #: What the base is to the head; `none` where no base was given.
     base: Literal["none", "ancestor", "history_rewritten", "base_unreachable"] = "none"
     #: Files in scope that differ from the base.
     changed: Count = 0
     #: Languages of the changed files.
-    changed_languages: dict[str, int] = Field(default_factory=dict)
+    changed_languages: dict[Label, Count] = Field(default_factory=dict, max_length=1000)
     #: Configuration of an engine changed in the repository (and the scheme lets it count).
     config_changed: bool = False
 

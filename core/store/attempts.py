@@ -264,6 +264,7 @@ async def finish(
             retry.max_attempts,
             retry.retry_base_s,
             retry.retry_cap_s,
+            reason is Reason.HANDED_BACK,
         )
     )
     if row is None:
@@ -272,7 +273,9 @@ async def finish(
         )
         return FinishVerdict.ACCEPTED if is_same else FinishVerdict.LEASE_LOST
     topics = {job_topic(row["job_id"])}
-    if row["is_retried"]:
+    if row["is_requeued"]:
+        topics.add("tasks")
+    elif row["is_retried"]:
         topics.add("delayed")
     else:
         topics.add("prepared" if row["kind"] == TaskKind.PREPARE else "settle")

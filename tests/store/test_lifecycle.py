@@ -422,6 +422,37 @@ async def test_a_workers_fault_is_retried_a_bounded_number_of_times(
     assert end.result_code == ResultCode.CHECKOUT_FAILED
 
 
+async def test_a_task_handed_back_is_ready_at_once_and_not_counted(
+    store: Store, project_id: int
+) -> None:
+    worker = await life.add_worker(store)
+    await life.planned_job(store, project_id, worker)
+
+    numbers = []
+    for _ in range(life.RETRY.max_attempts + 2):
+        task = await life.claim_and_start(store, worker)
+        numbers.append(task.offer.number)
+        assert await life.finish(store, task, reason=Reason.HANDED_BACK) is FinishVerdict.ACCEPTED
+
+    assert numbers == [1, 2, 3, 4, 5]
+    row = await store.db.fetchrow("SELECT failures, resets FROM task_ready")
+    assert row is not None
+    assert tuple(row) == (0, 0)
+
+
+async def test_a_task_is_not_handed_back_for_ever(store: Store, project_id: int) -> None:
+    worker = await life.add_worker(store)
+    job_id = await life.planned_job(store, project_id, worker)
+    await store.db.execute("UPDATE task_ready SET failures = $1", life.RETRY.max_attempts - 1)
+    task = await life.claim_and_start(store, worker)
+    await store.db.execute("UPDATE task_leases SET number = 100")
+
+    await life.finish(store, task, reason=Reason.HANDED_BACK)
+
+    (end,) = await settling.outcomes(store, job_id)
+    assert end.result_code == ResultCode.WORKER_LOST
+
+
 async def test_an_engines_fault_is_not_retried(store: Store, project_id: int) -> None:
     worker = await life.add_worker(store)
     job_id = await life.planned_job(store, project_id, worker)

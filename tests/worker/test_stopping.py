@@ -85,7 +85,7 @@ async def test_a_second_signal_ends_what_runs_and_hands_it_back(
     process.send_signal(signal.SIGTERM)
     result = await peer.result(attempt_id)
 
-    assert result.reason is Reason.WORKER_INTERRUPTED
+    assert result.reason is Reason.HANDED_BACK
     assert await end(process) == 0
     assert not workers.living(attempt_id)
     assert peer.goodbyes >= 2
@@ -102,7 +102,7 @@ async def test_an_abort_kills_what_does_not_end_by_itself_in_time(
     await peer.until(lambda: peer.goodbyes)
     process.send_signal(signal.SIGTERM)
 
-    assert (await peer.result(attempt_id, within_s=10)).reason is Reason.WORKER_INTERRUPTED
+    assert (await peer.result(attempt_id, within_s=10)).reason is Reason.HANDED_BACK
     assert await end(process) == 0
     assert not workers.living(attempt_id)
 
@@ -122,7 +122,7 @@ async def test_a_bounded_drain_hands_back_what_does_not_finish_in_time(
         # Neither the engine's grace nor the bound of an abort is waited for.
         assert await asyncio.wait_for(worker, 10) == 0
 
-    assert [(await peer.result(a)).reason for a in attempts] == [Reason.WORKER_INTERRUPTED, None]
+    assert [(await peer.result(a)).reason for a in attempts] == [Reason.HANDED_BACK, None]
     assert not workers.living(attempts[0])
 
 
@@ -159,7 +159,7 @@ async def test_an_abort_with_the_server_gone_ends_in_time_and_keeps_the_result(
 
     peer.is_down = False
     async with workers.inside():
-        assert (await peer.result(attempt_id)).reason is Reason.WORKER_INTERRUPTED
+        assert (await peer.result(attempt_id)).reason is Reason.HANDED_BACK
 
 
 async def test_the_servers_order_to_drain_ends_the_worker(

@@ -195,6 +195,6 @@ async def test_what_a_stopped_worker_hands_back_another_one_finishes(kennel: Ken
         second,
     )
     assert [(row["outcome"], row["reason"]) for row in rows] == [
-        ("failed", "worker_interrupted"),
+        ("failed", "handed_back"),
         ("succeeded", None),
     ]

@@ -50,9 +50,14 @@ lease AS (
         sort_key, failures, resets
     )
     SELECT
-        n.task_id, n.job_id, $1, n.failures + n.resets + 1, ($3::bytea[])[n.n], $2, n.n - 1,
+        n.task_id, n.job_id, $1, past.attempts + 1, ($3::bytea[])[n.n], $2, n.n - 1,
         n.class_id, n.sort_key, n.failures, n.resets
     FROM numbered AS n
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS attempts
+        FROM task_attempts AS a
+        WHERE a.task_id = n.task_id
+    ) AS past
     RETURNING attempt_id, task_id, job_id, worker_id
 ),
 written AS (

@@ -21,7 +21,11 @@ lease AS (
         l.attempt_id = $2
         AND l.token_hash = $3
         AND l.job_id = job.id
-    RETURNING l.*, $13 AND l.failures + 1 < $14 AS is_retried
+    RETURNING
+        l.*,
+        -- Handed back: uncounted, but not for ever.
+        $17 AND l.number < 100 AS is_requeued,
+        $13 AND l.failures + 1 < $14 AND NOT ($17 AND l.number < 100) AS is_retried
 ),
 attempt AS (
     INSERT INTO task_attempts (
@@ -46,13 +50,19 @@ retried AS (
     FROM lease
     WHERE lease.is_retried
 ),
+ready AS (
+    INSERT INTO task_ready (task_id, job_id, class_id, sort_key, failures, resets)
+    SELECT lease.task_id, lease.job_id, lease.class_id, lease.sort_key, lease.failures, lease.resets
+    FROM lease
+    WHERE lease.is_requeued
+),
 outcome AS (
     INSERT INTO task_outcomes (
         task_id, job_id, outcome, reason, result_code, result_msg, attempt_id, result
     )
     SELECT lease.task_id, lease.job_id, $4, $5, $11, $12, lease.attempt_id, $9
     FROM lease
-    WHERE NOT lease.is_retried
+    WHERE NOT lease.is_retried AND NOT lease.is_requeued
     RETURNING task_id, job_id
 ),
 task AS (
@@ -72,7 +82,11 @@ counted AS (
 written AS (
     INSERT INTO events (kind, job_id, task_id, attempt_id, worker_id, detail)
     SELECT
-        CASE WHEN lease.is_retried THEN 'task.retried' ELSE 'task.closed' END,
+        CASE
+            WHEN lease.is_requeued THEN 'task.requeued'
+            WHEN lease.is_retried THEN 'task.retried'
+            ELSE 'task.closed'
+        END,
         lease.job_id, lease.task_id, lease.attempt_id, lease.worker_id,
         jsonb_build_object('outcome', $4::text, 'reason', $5::text)
     FROM lease
@@ -80,6 +94,7 @@ written AS (
 SELECT
     lease.task_id,
     lease.job_id,
+    lease.is_requeued,
     lease.is_retried,
     task.kind
 FROM lease
