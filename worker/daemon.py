@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from core.protocol.messages import AttemptResult
+from core.protocol.messages import AttemptResult, Beat, HeartbeatRequest
 from core.runtime import systemd
 from core.runtime.logs import get_logger
 from core.runtime.loops import EventWake, Loop, LoopHealth, LoopRun, run_loop
@@ -22,7 +22,7 @@ from worker.claiming import Claimer
 from worker.client import CallRefused, ServerUnavailable, Unauthorized
 from worker.enrolment import EnrolmentRefused
 from worker.heartbeat import Fence, Heartbeat
-from worker.roster import Roster
+from worker.roster import MAX_HELD, Roster
 from worker.spool import Entry
 from worker.tools import Tools
 
@@ -40,6 +40,8 @@ _GOODBYE_S = 5.0
 #: Longest the delivery of the last run's results holds up a start, seconds, once the server is
 #: reached; beyond, they are delivered later, if their leases last.
 _DEBTS_S = 120.0
+#: Longest wait for the answer to a heartbeat that is not held, seconds.
+_BEAT_S = 10.0
 
 
 class Stop(Protocol):
@@ -156,9 +158,19 @@ class Daemon:
         self._leftovers = await self._tools.spool.load()
 
     async def _settle_debts(self, debts: Sequence[tuple[Entry, AttemptResult]]) -> None:
-        for entry, result in debts:
-            deliver = partial(self._tools.reporter.deliver_once, entry, result)
-            await self._tools.enrolment.patiently(deliver)
+        enrolment = self._tools.enrolment
+        for settled, (entry, result) in enumerate(debts):
+            # Their leases must last until the last one is delivered.
+            left = [Beat(attempt_id=e.ref.attempt_id, phase="spooled") for e, _ in debts[settled:]]
+            await enrolment.patiently(partial(self._beat_once, left[:MAX_HELD]))
+            await enrolment.patiently(partial(self._tools.reporter.deliver_once, entry, result))
+
+    async def _beat_once(self, beats: list[Beat]) -> None:
+        beat = HeartbeatRequest(attempts=beats, hold=False)
+        try:
+            await self._tools.client.heartbeat(beat, timeout_s=_BEAT_S)
+        except CallRefused as refusal:
+            log.warning("heartbeat.refused", error=str(refusal))
 
     def _parts(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """Yield all that runs beside the claims, until everything is delivered."""

@@ -30,6 +30,7 @@ async def test_a_result_the_server_could_not_take_is_delivered_after_a_kill_and_
     await kill(first)
     peer.failing.clear()
     peer.calls.clear()
+    peer.beats.clear()
     # As if the log had been lost with a disk of the server's.
     peer.logs.clear()
 
@@ -39,6 +40,9 @@ async def test_a_result_the_server_could_not_take_is_delivered_after_a_kill_and_
     assert result.reason is None
     assert peer.log_of(attempt_id) == "hello\nthere\n"
     assert (attempt_id, "result.json") in peer.artifacts
+    # Their leases are kept while they are delivered.
+    assert [beat.attempt_id for beat in peer.beats[0].attempts] == [attempt_id]
+    assert peer.calls.index(("heartbeat",)) < peer.calls.index(("result", attempt_id, None))
     # Registering gives leases away: results go first.
     await peer.until(lambda: peer.named("register"))
     assert peer.calls.index(("result", attempt_id, None)) < peer.calls.index(("register",))
