@@ -13,6 +13,7 @@ Owns the folder `<data directory>/postgres` and makes it ready for a start; the 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -203,7 +204,7 @@ class Cluster:
         draft.rename(self.path)
 
     def _stop_orphan(self) -> None:
-        """Stop the server a killed parent left; drop a pid file that names a stranger."""
+        """Stop the server a killed parent left; take over a pid file that names a stranger."""
         pid_file = self.path / "postmaster.pid"
         try:
             pid = int(pid_file.read_text(encoding="ascii").split("\n", 1)[0])
@@ -215,12 +216,14 @@ class Cluster:
             return  # PostgreSQL sees for itself that nobody is there
         try:
             if not self._is_our_server(pid):
-                pid_file.unlink()
+                _take_over(pid_file)
                 return
             log.warning("postgres.orphan_found", pid=pid)
             for number, patience_s in STOP_PATIENCE:
                 signal.pidfd_send_signal(handle, number)
                 if _wait_pidfd(handle, patience_s):
+                    # Dead, but perhaps not reaped yet: for PostgreSQL it would still be there.
+                    _take_over(pid_file)
                     return
         finally:
             os.close(handle)
@@ -253,6 +256,19 @@ class Cluster:
                 shutil.rmtree(folder, ignore_errors=True)
             record.unlink()
         self.socket_dir = self.install = None
+
+
+def _take_over(pid_file: Path) -> None:
+    """Put our own number into a pid file: PostgreSQL takes its parent's for a left-over.
+
+    Not removed: by its other lines PostgreSQL makes sure that no process of the old server is
+    still at the files.
+    """
+    with contextlib.suppress(FileNotFoundError), pid_file.open("r+", encoding="utf-8") as file:
+        _, _, rest = file.read().partition("\n")
+        file.seek(0)
+        file.write(f"{os.getpid()}\n{rest}")
+        file.truncate()
 
 
 def _locale(major: int) -> list[str]:

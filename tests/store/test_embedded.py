@@ -241,6 +241,27 @@ async def test_a_server_that_died_is_started_again_at_the_same_address(tmp_path:
                 break
 
 
+async def test_a_server_that_is_dead_and_not_reaped_is_no_obstacle(tmp_path: Path) -> None:
+    async with EmbeddedPostgres(tmp_path, durable=False):
+        cluster = tmp_path / "postgres" / "cluster"
+        lines = (cluster / "postmaster.pid").read_text().splitlines()
+    owner = cluster.stat()
+    name = tmp_path / "postgres-like" / "postgres"
+    name.parent.mkdir()
+    shutil.copy("/bin/sleep", name)
+    # Looks like the server, ends when told, and stays a zombie: we do not wait for it.
+    zombie = subprocess.Popen([name, "600"], cwd=cluster)
+    try:
+        (cluster / "postmaster.pid").write_text("\n".join([str(zombie.pid), *lines[1:], ""]))
+        os.chown(cluster / "postmaster.pid", owner.st_uid, owner.st_gid)
+
+        async with EmbeddedPostgres(tmp_path, durable=False) as server, connected(server.dsn) as db:
+            assert await db.fetchval("SELECT 1") == 1
+    finally:
+        zombie.kill()
+        zombie.wait(10)
+
+
 async def test_a_pid_file_that_names_a_stranger_is_dropped(tmp_path: Path) -> None:
     async with EmbeddedPostgres(tmp_path, durable=False):
         cluster = tmp_path / "postgres" / "cluster"
