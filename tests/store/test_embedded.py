@@ -241,16 +241,26 @@ async def test_a_server_that_died_is_started_again_at_the_same_address(tmp_path:
                 break
 
 
+def as_owner(owner: os.stat_result) -> dict[str, Any]:
+    """Options that start a process as the cluster's owner."""
+    return {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
+
+
 async def test_a_server_that_is_dead_and_not_reaped_is_no_obstacle(tmp_path: Path) -> None:
     async with EmbeddedPostgres(tmp_path, durable=False):
         cluster = tmp_path / "postgres" / "cluster"
         lines = (cluster / "postmaster.pid").read_text().splitlines()
     owner = cluster.stat()
-    name = tmp_path / "postgres-like" / "postgres"
-    name.parent.mkdir()
-    shutil.copy("/bin/sleep", name)
-    # Looks like the server, ends when told, and stays a zombie: we do not wait for it.
-    zombie = subprocess.Popen([name, "600"], cwd=cluster)
+    # Looks like the server, ends when told, and stays a zombie: nobody waits for it.
+    zombie = subprocess.Popen(
+        ["sh", "-c", "printf postgres > /proc/$$/comm; echo; read _"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=cluster,
+        **as_owner(owner),
+    )
+    assert zombie.stdout is not None
+    zombie.stdout.readline()
     try:
         (cluster / "postmaster.pid").write_text("\n".join([str(zombie.pid), *lines[1:], ""]))
         os.chown(cluster / "postmaster.pid", owner.st_uid, owner.st_gid)
@@ -259,7 +269,7 @@ async def test_a_server_that_is_dead_and_not_reaped_is_no_obstacle(tmp_path: Pat
             assert await db.fetchval("SELECT 1") == 1
     finally:
         zombie.kill()
-        zombie.wait(10)
+        zombie.communicate(timeout=10)
 
 
 async def test_a_pid_file_that_names_a_stranger_is_dropped(tmp_path: Path) -> None:
@@ -267,10 +277,7 @@ async def test_a_pid_file_that_names_a_stranger_is_dropped(tmp_path: Path) -> No
         cluster = tmp_path / "postgres" / "cluster"
         lines = (cluster / "postmaster.pid").read_text().splitlines()
     owner = cluster.stat()
-    options: dict[str, Any] = (
-        {"user": owner.st_uid, "group": owner.st_gid} if os.geteuid() == 0 else {}
-    )
-    stranger = subprocess.Popen(["sleep", "600"], cwd="/", **options)
+    stranger = subprocess.Popen(["sleep", "600"], cwd="/", **as_owner(owner))
     try:
         # After a reboot the number belongs to another process of the same user.
         (cluster / "postmaster.pid").write_text("\n".join([str(stranger.pid), *lines[1:], ""]))
