@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ def descendants_by_parent(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):  # noqa: PTH208
         if entry.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:  # noqa: PTH123
-                parent = int(file.read(4096).rpartition(b")")[2].split()[1])
+            parent = parent_of(int(entry))
+            if parent is not None:
                 children.setdefault(parent, []).append(int(entry))
     found: list[int] = []
     pending = [pid]
@@ -72,14 +73,17 @@ def descendants_by_parent(pid: int) -> list[int]:
 
 def tagged(tag: str) -> list[int]:
     """Return the processes whose environment carries `KENNEL_TASK=<tag>`, our own excepted."""
-    wanted = f"KENNEL_TASK={tag}".encode()
-    found = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208
-        if entry.isdigit() and int(entry) != os.getpid():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as file:  # noqa: PTH123
-                if wanted in file.read(1 << 20).split(b"\0"):
-                    found.append(int(entry))
-    return found
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
+    return [pid for pid in pids if pid != os.getpid() and carries(pid, tag)]
+
+
+def carries(pid: int, tag: str) -> bool:
+    """Tell whether the environment of a process carries `KENNEL_TASK=<tag>`."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
+            return f"KENNEL_TASK={tag}".encode() in file.read(1 << 20).split(b"\0")
+    except OSError:
+        return False
 
 
 def is_alive(pid: int) -> bool:
@@ -91,11 +95,40 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def signal_all(pids: list[int], number: int) -> None:
-    """Send a signal to each of *pids* that still exists."""
+def signal_tree(tree: list[int], number: int, *, spared: frozenset[int] = frozenset()) -> None:
+    """Signal the processes of a tree of ours, as it was listed a moment ago, but for the spared.
+
+    A process may have ended since, and its number be another's: a bomb of processes goes through
+    all numbers in seconds. So each is held first, and left alone unless its parent is in the tree.
+    """
+    family = {os.getpid(), *tree}
+    pids = [pid for pid in tree if pid not in spared]
+    signal_all(pids, number, is_ours=lambda pid: parent_of(pid) in family)
+
+
+def signal_all(pids: list[int], number: int, *, is_ours: Callable[[int], bool]) -> None:
+    """Send a signal to each of *pids* that still exists and, held, still *is_ours*."""
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            if is_ours(pid):
+                signal.pidfd_send_signal(handle, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+        finally:
+            os.close(handle)
+
+
+def parent_of(pid: int) -> int | None:
+    """Return the parent of a process, None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            return int(file.read(4096).rpartition(b")")[2].split()[1])
+    except OSError:
+        return None
 
 
 class Supervisor:
@@ -273,10 +306,10 @@ class Supervisor:
         if grace_s > 0:
             tree = descendants(os.getpid())
             # A signal to bwrap itself would kill the sandbox before the engine can write a report.
-            signal_all([pid for pid in tree if pid not in self.spared()], signal.SIGTERM)
+            signal_tree(tree, signal.SIGTERM, spared=self.spared())
 
-    def spared(self) -> set[int]:
-        return {self.main} if self.spec["is_wrapped"] else set()
+    def spared(self) -> frozenset[int]:
+        return frozenset({self.main} if self.spec["is_wrapped"] else ())
 
     def kill_tree(self) -> None:
         """Kill until a whole pass finds nothing: the command, its leftovers, its orphans."""
@@ -287,9 +320,9 @@ class Supervisor:
                     os.killpg(self.main, signal.SIGKILL)
             tree = descendants(os.getpid())
             # Stopped first: a tree that forks as fast as it is killed would win otherwise.
-            signal_all(tree, signal.SIGSTOP)
+            signal_tree(tree, signal.SIGSTOP)
             tree = descendants(os.getpid())
-            signal_all(tree, signal.SIGKILL)
+            signal_tree(tree, signal.SIGKILL)
             self.reap()
             if not tree and not descendants(os.getpid()):
                 return

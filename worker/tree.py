@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import IO
 
-from worker.supervisor import descendants, is_alive, signal_all, tagged
+from worker.supervisor import carries, descendants, is_alive, signal_all, signal_tree, tagged
 
 _SWEEPS = 200
 _COREUTIL_S = 600
@@ -102,12 +102,12 @@ def sweep(tag: str) -> int:
         if not pids:
             break
         killed.update(pids)
-        signal_all(pids, signal.SIGKILL)
+        signal_all(pids, signal.SIGKILL, is_ours=lambda pid: carries(pid, tag))
     return len(killed)
 
 
 def kill_supervisor(pid: int, tag: str) -> None:
     """Kill a supervisor that does not answer, and its tree. Blocks for milliseconds."""
     tree = descendants(pid)
-    signal_all([pid, *tree], signal.SIGKILL)
+    signal_tree([pid, *tree], signal.SIGKILL)
     sweep(tag)

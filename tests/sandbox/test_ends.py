@@ -192,10 +192,10 @@ async def test_a_silent_command_ends_and_one_that_makes_progress_does_not(
 ) -> None:
     silent = await sandbox.run(shell("sleep 60"), place, limits(idle_s=0.4), lease_s=LEASE)
     busy = shell(
-        f"for i in 1 2 3 4 5 6 7 8 9; do sleep 0.15; echo $i >> {place.out}/done; done",
+        f"for i in 1 2 3 4 5 6 7 8 9; do sleep 0.5; echo $i >> {place.out}/done; done",
         progress="done",
     )
-    lively = await sandbox.run(busy, place, limits(idle_s=0.6), lease_s=LEASE)
+    lively = await sandbox.run(busy, place, limits(idle_s=3.0), lease_s=LEASE)
 
     assert (silent.cause, silent.ended.limit) == (Cause.IDLE, Reason.ENGINE_SILENT)
     assert (lively.cause, lively.ended.exit_code) == (Cause.EXIT, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from uuid import uuid4
@@ -10,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.sandbox.conftest import living
+from worker.supervisor import signal_tree
 from worker.tree import make_read_only, read_output, remove_tree, sweep
 
 
@@ -86,3 +88,23 @@ def test_a_sweep_kills_what_carries_the_tag_and_nothing_else() -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_number_that_is_anothers_by_now_is_left_alone() -> None:
+    """A listed process has ended and its number was given away: its parent is none of ours."""
+    parent = subprocess.Popen(
+        ["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    stranger = int(parent.stdout.readline())
+    try:
+        signal_tree([stranger], signal.SIGKILL)
+        assert parent.poll() is None
+        os.kill(stranger, 0)
+
+        signal_tree([parent.pid, stranger], signal.SIGTERM, spared=frozenset({parent.pid}))
+
+        assert parent.wait(10) == 0  # `wait` in the shell returned: only its child was told
+    finally:
+        signal_tree([parent.pid, stranger], signal.SIGKILL)
+        parent.communicate(timeout=10)
