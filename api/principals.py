@@ -44,10 +44,6 @@ class Principal:
             return False
         return access is Access.OPEN or ROLE_RANK[self.role] >= ROLE_RANK[Role(access.value)]
 
-    def sees(self, org_id: OrgId) -> bool:
-        """Tell whether things of *org_id* exist for this caller."""
-        return self.org_id is None or self.org_id == org_id
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerPrincipal:

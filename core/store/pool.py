@@ -133,11 +133,6 @@ class Database:
         """Connections open now."""
         return self._pool.get_size()
 
-    @property
-    def idle(self) -> int:
-        """Open connections nobody uses."""
-        return self._pool.get_idle_size()
-
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """Return all rows."""
         raw = await self._acquire()

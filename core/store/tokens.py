@@ -11,6 +11,7 @@ from core.domain.errors import NotFound
 from core.domain.ids import OrgId, TokenId
 from core.domain.states import Role
 from core.store.pages import Page, page_of
+from core.store.pool import Queryable
 from core.store.queries import query
 from core.store.store import Store
 
@@ -88,9 +89,9 @@ async def find_enrolment(store: Store, token_hash: bytes) -> EnrolmentToken | No
     return EnrolmentToken(**row) if row is not None else None
 
 
-async def spend_enrolment(store: Store, token_id: TokenId) -> bool:
+async def spend_enrolment(connection: Queryable, token_id: TokenId) -> bool:
     """Use an enrolment token; False: it is not good any more, or its single use was made."""
-    return await store.db.fetchval(_SPEND_ENROLMENT, token_id) is not None
+    return await connection.fetchval(_SPEND_ENROLMENT, token_id) is not None
 
 
 async def create(store: Store, new: NewToken, token_hash: bytes) -> TokenId:

@@ -14,10 +14,10 @@ from core.store.pool import Queryable, retrying
 from core.store.queries import query
 from core.store.reaping import lose_attempts
 from core.store.store import Store, worker_topic
+from core.store.tokens import spend_enrolment
 
 _REGISTER = query("workers/register")
 _KNOWN = query("workers/known")
-_SPEND_ENROLMENT = query("tokens/spend_enrolment")
 _BEAT = query("workers/beat")
 _RELEASE = query("attempts/release")
 _BY_TOKEN = query("workers/by_token")
@@ -133,7 +133,7 @@ async def _pay(
 ) -> None:
     if enrolment_id is None:
         return
-    if await connection.fetchval(_SPEND_ENROLMENT, enrolment_id) is not None:
+    if await spend_enrolment(connection, enrolment_id):
         return
     if await connection.fetchval(_KNOWN, registration.instance_hash) is None:
         raise EnrolmentSpent("the enrolment token was used; make a new one for this worker")

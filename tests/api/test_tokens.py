@@ -170,7 +170,7 @@ async def test_a_single_use_enrolment_token_is_spent_once(store: Store) -> None:
     new = tokens.NewToken("enrolment", "rack", None, None, is_single_use=True, lifetime_s=None)
     token_id = await tokens.create(store, new, hash_token(token))
 
-    spent = await asyncio.gather(*(tokens.spend_enrolment(store, token_id) for _ in range(8)))
+    spent = await asyncio.gather(*(tokens.spend_enrolment(store.db, token_id) for _ in range(8)))
 
     assert sorted(spent) == [False] * 7 + [True]
     found = await tokens.find_enrolment(store, hash_token(token))
