@@ -10,6 +10,7 @@ One file, beyond the usual length, because a schema is read as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
@@ -37,6 +38,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, UUID
 from sqlalchemy.types import UserDefinedType
 
+from core.domain.states import STARTED_PHASES, JobPhase
+
 
 class Xid8(UserDefinedType[int]):
     """PostgreSQL's 64-bit transaction id: orders events by commit horizon."""
@@ -63,6 +66,11 @@ _HOT: dict[str, Any] = {
         "autovacuum_analyze_threshold": 5000,
     }
 }
+
+
+def _phases(phases: Iterable[JobPhase]) -> str:
+    """Return the condition that a job is in one of *phases*."""
+    return f"phase IN ({', '.join(repr(phase.value) for phase in phases)})"
 
 
 def _id() -> Column[int]:
@@ -243,7 +251,7 @@ idempotency_keys = Table(
 # --- jobs ---------------------------------------------------------------------------------------
 
 _OPEN = text("phase <> 'closed'")
-_STARTED = "phase IN ('resolving', 'preparing', 'queued', 'running', 'saving')"
+_STARTED = _phases(phase for phase in JobPhase if phase in STARTED_PHASES)
 
 jobs = Table(
     "jobs",
@@ -285,7 +293,7 @@ jobs = Table(
     Column("admission_token", UUID(as_uuid=True)),
     _time("admission_expires_at", nullable=True),
     CheckConstraint(
-        "phase IN ('waiting', 'resolving', 'preparing', 'queued', 'running', 'saving', 'closed')",
+        _phases(JobPhase),
         name="job_phase_is_known",
     ),
     CheckConstraint(
