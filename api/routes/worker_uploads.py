@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import IO
 
 from aiohttp import ClientError, web
@@ -140,10 +140,20 @@ async def _receive(request: web.Request, content: IO[bytes], announced: Artifact
     sha256 = hashlib.sha256()
     async for piece in _pieces(request, most=announced.size_bytes):
         sha256.update(piece)
-        await asyncio.to_thread(content.write, piece)
+        await whole(content.write, piece)
     if sha256.digest() != announced.sha256:
         raise invalid(CONTENT_DIGEST, "is not that of the body")
-    await asyncio.to_thread(content.seek, 0)
+    await whole(content.seek, 0)
+
+
+async def whole(call: Callable[..., object], *arguments: object) -> None:
+    """Make a call in a thread and see its end, also when cancelled: its file is closed after it."""
+    work = asyncio.create_task(asyncio.to_thread(call, *arguments), name="upload-write")
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        raise
 
 
 async def _pieces(request: web.Request, *, most: int) -> AsyncIterator[bytes]:

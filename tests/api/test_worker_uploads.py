@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 from pydantic import ByteSize
 
+from api.routes.worker_uploads import whole
 from core.runtime.settings import LeaseSettings, LimitSettings, Settings
 from core.store import jobs
 from core.store.store import Store
@@ -163,6 +165,25 @@ async def test_an_upload_that_breaks_off_leaves_nothing(
     assert (await hand.upload(task, b"x", "a")).status == 204
     assert await store.db.fetchval("SELECT count(*) FROM blobs") == 1
     assert not list(Path(tempfile.gettempdir()).glob("SpooledTemporary*"))
+
+
+async def test_a_cancelled_write_is_seen_to_its_end_before_its_file_is_closed() -> None:
+    begun, released = threading.Event(), threading.Event()
+    ended: list[bool] = []
+
+    def write() -> None:
+        begun.set()
+        ended.append(released.wait(10))
+
+    writing = asyncio.create_task(whole(write))
+    await asyncio.to_thread(begun.wait, 10)
+    writing.cancel()
+    await asyncio.wait({writing}, timeout=0.05)
+    assert not writing.done()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert ended == [True]
 
 
 async def test_the_uploads_of_a_cancelled_job_are_refused(
