@@ -1,14 +1,14 @@
 # Each target does all its set-up by itself, from a bare clone on. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs clean
+.PHONY: help setup demo test test-long check format docs clean
 
 # Two processes suit two cores; a file stays in one process, so that its database serves all its tests.
 TEST_OPTIONS ?= -n 2 --dist loadfile
 ARGS ?=
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## Make .venv with everything in it; says what it does (APT=no: no system packages)
 	@scripts/setup
@@ -17,7 +17,10 @@ demo: setup ## Scan a real repository from start to end: server, worker, engines
 	@.venv/bin/python scripts/demo.py
 
 test: setup ## Run all tests on real processes and real PostgreSQL (ARGS='tests/api -k cancel')
-	@.venv/bin/python -m pytest $(TEST_OPTIONS) $(ARGS)
+	@.venv/bin/python -m pytest $(TEST_OPTIONS) -m 'not long' $(ARGS)
+
+test-long: setup ## Run the tests that are too long for every day: large tables, long campaigns
+	@.venv/bin/python -m pytest --timeout 1800 -m long $(ARGS)
 
 check: setup ## Check without running: format, lint, types, imports, migrations, documents
 	@scripts/check
