@@ -13,8 +13,6 @@ import json
 import math
 import os
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +24,10 @@ from core.domain.errors import SettingError
 from core.domain.outcomes import Reason
 from core.domain.states import Isolation
 from core.protocol.messages import TaskLimits
-from worker import supervisor, tree
+from worker import tree
 from worker.bubblewrap import bubblewrap_problem, wrap
 from worker.engines.base import Command, Ended
+from worker.spares import Spares, start_supervisor
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 #: Kept free for what an engine itself opens; its scratch lies here.
@@ -39,6 +38,7 @@ _MAX_OPEN_FILES = 4096
 #: How long a supervisor may take beyond its command's own limits before it is killed itself.
 _SUPERVISOR_SLACK_S = 15.0
 _RESULT_BYTES = 64 << 10
+_SPEC = "spec.json"
 
 
 class Cause(StrEnum):
@@ -131,8 +131,10 @@ def streamable_bytes(log: Path, limits: TaskLimits) -> int:
 class Sandbox:
     """Starts commands at one isolation level."""
 
-    def __init__(self, level: Isolation) -> None:
+    def __init__(self, level: Isolation, spares: Spares | None = None) -> None:
         self.level = level
+        #: Whoever keeps spares runs them too (`Spares.run`); none by default.
+        self.spares = Spares(0) if spares is None else spares
 
     async def start(
         self, command: Command, place: Place, limits: TaskLimits, *, lease_s: float
@@ -143,18 +145,16 @@ class Sandbox:
         """
         lease_ends = time.clock_gettime(time.CLOCK_BOOTTIME) + lease_s
         spec = await asyncio.to_thread(self._lay_out, command, place, limits, lease_ends)
-        path = place.control / "spec.json"
-        read_end, write_end = os.pipe()
-        os.set_blocking(write_end, False)
-        try:
-            with (place.control / "supervisor.log").open("ab") as errors:
-                process = await _spawn(path, read_end, errors.fileno(), write_end)
-        except OSError:
-            os.close(write_end)
-            raise
-        finally:
-            os.close(read_end)
-        return SupervisedRun(process, write_end, command, place, spec)
+        path = place.control / _SPEC
+        spare = self.spares.take()
+        # A spare that died a moment ago is of no use to anybody.
+        while spare is not None and not spare.hand_over(path):
+            await spare.dismiss()
+            spare = self.spares.take()
+        if spare is None:
+            spare = await start_supervisor()
+            spare.hand_over(path)
+        return SupervisedRun(spare.process, spare.pipe, command, place, spec)
 
     async def run(
         self, command: Command, place: Place, limits: TaskLimits, *, lease_s: float
@@ -178,7 +178,7 @@ class Sandbox:
         spec = _spec(self._wrapped(command, place), command, place, limits)
         spec |= {"lease_ends": lease_ends, "is_wrapped": self.level is Isolation.BWRAP}
         Path(spec["result"]).unlink(missing_ok=True)
-        tree.write_fresh(place.control / "spec.json", json.dumps(spec).encode())
+        tree.write_fresh(place.control / _SPEC, json.dumps(spec).encode())
         return spec
 
     def _wrapped(self, command: Command, place: Place) -> list[str]:
@@ -310,31 +310,6 @@ class SupervisedRun:
         )
 
 
-async def _spawn(
-    spec: Path, read_end: int, errors: int, write_end: int
-) -> asyncio.subprocess.Process:
-    """Start the supervisor, and lose no process when cancelled between fork and return."""
-    spawning = asyncio.create_task(
-        asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-B", supervisor.__file__, str(spec)),
-            stdin=read_end,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            env={"PATH": _PATH, "LANG": "C.UTF-8"},
-            cwd="/",
-            start_new_session=True,
-        ),
-        name="supervisor.spawn",
-    )
-    try:
-        return await asyncio.shield(spawning)
-    except asyncio.CancelledError:
-        process = await spawning
-        os.close(write_end)  # the end of the pipe ends the supervisor
-        await process.wait()
-        raise
-
-
 def _spec(argv: list[str], command: Command, place: Place, limits: TaskLimits) -> dict[str, Any]:
     cpu_s = limits.wall_s * max(1, os.cpu_count() or 1)
     # The log is cut after each command, so that it must have room to grow beyond its bound.
@@ -350,6 +325,7 @@ def _spec(argv: list[str], command: Command, place: Place, limits: TaskLimits) -
         "out": str(place.out),
         "watched": [path for path in (str(place.log), stdout, progress) if path],
         "result": str(place.control / "result.json"),
+        "errors": str(place.control / "supervisor.log"),
         "wall_s": limits.wall_s,
         "idle_s": limits.idle_s,
         "grace_s": min(command.grace_s, _MAX_GRACE_S),

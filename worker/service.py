@@ -27,6 +27,7 @@ from worker.identity import StateDir, hold_state_dir
 from worker.reporting import Reporter
 from worker.roster import Roster
 from worker.sandbox import Sandbox, detect
+from worker.spares import Spares
 from worker.spool import Spool
 from worker.tools import OfferedEngine, Tools
 
@@ -67,7 +68,8 @@ async def run_worker(
                 clock=SystemClock(),
             )
             wakes = Wakes(EventWake(), EventWake())
-            tools = _tools(settings, state, client, enrolment, Sandbox(isolation), offered, wakes)
+            sandbox = Sandbox(isolation, Spares(worker.slots))
+            tools = _tools(settings, state, client, enrolment, sandbox, offered, wakes)
             roster = Roster(worker.slots, tools.reporter, on_change=wakes.set)
             bounds = StopBounds(worker.shutdown_s, hand_back_within_s)
             await Daemon(tools, roster, wakes, stop=stop, bounds=bounds).run()

@@ -1,10 +1,11 @@
 """Keep one command's process tree inside its limits and its lease, and leave nothing of it alive.
 
-A small process of its own, started as `python -I -S -B supervisor.py <spec>`; it imports the
-standard library only. Orders arrive as lines on standard input (`lease <end by CLOCK_BOOTTIME>`,
-`cancel graceful`, `cancel abort`); the end of that pipe, or of the lease, means that the daemon is
-gone or stopped, and kills the tree. How it ended is one JSON file, written once. It is one module,
-though long, because it runs without an import path.
+A small process of its own, started as `python -I -S -B supervisor.py`; it imports the standard
+library only. Orders arrive as lines on standard input: first `run <path of the spec, as JSON>`,
+for which it may wait long, then `lease <end by CLOCK_BOOTTIME>`, `cancel graceful`, `cancel abort`.
+The end of that pipe, or of the lease, means that the daemon is gone or stopped, and kills the tree.
+How it ended is one JSON file, written once. It is one module, though long, because it runs without
+an import path.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _KILL_WITHIN_S = 30.0
 _DISK_EVERY_S = 1.0
 _MAX_ENTRIES = 200_000
 _MAX_LINE = 4096
+#: Of the order to run: PATH_MAX, each byte escaped.
+_LONGEST_PATH = 6 * 4096 + 16
 
 
 def descendants(pid: int) -> list[int]:
@@ -134,7 +137,7 @@ def parent_of(pid: int) -> int | None:
 class Supervisor:
     """The life of one command: spawn, watch, end, account."""
 
-    def __init__(self, spec: dict[str, Any]) -> None:
+    def __init__(self, spec: dict[str, Any], orders: bytes = b"") -> None:
         self.spec = spec
         self.main = 0
         self.status: int | None = None
@@ -149,7 +152,8 @@ class Supervisor:
         self.moved_at = self.started
         self.sizes: tuple[int, ...] = ()
         self.next_disk_check = self.started + _DISK_EVERY_S
-        self.line = b""
+        #: What was read of the orders and not obeyed yet.
+        self.line = orders
         self.log_start = max(0, _size(spec["log"]))
         self.wake, self._wake_in = os.pipe()
         os.set_blocking(self.wake, False)
@@ -213,6 +217,7 @@ class Supervisor:
         poll = select.poll()
         poll.register(0, select.POLLIN)
         poll.register(self.wake, select.POLLIN)
+        self.obey_lines()
         self.read_orders(poll, wait_ms=0)  # a daemon that died meanwhile starts nothing
         if self.ending_at is None:
             self.spawn()
@@ -237,10 +242,14 @@ class Supervisor:
                 poll.unregister(0)
                 self.end("lease", "the worker is gone")
                 return
-            *lines, self.line = (self.line + chunk).split(b"\n")
-            self.line = self.line[:_MAX_LINE]
-            for line in lines:
-                self.obey(line.decode("ascii", "replace").split())
+            self.line += chunk
+            self.obey_lines()
+
+    def obey_lines(self) -> None:
+        *lines, self.line = self.line.split(b"\n")
+        self.line = self.line[:_MAX_LINE]
+        for line in lines:
+            self.obey(line.decode("ascii", "replace").split())
 
     def obey(self, words: list[str]) -> None:
         match words:
@@ -383,9 +392,11 @@ class Supervisor:
 
 
 def _prctl(option: int, value: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0):
+    if _LIBC.prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def _size(path: str) -> int:
@@ -490,11 +501,16 @@ def _bound_log(path: str, limit: int, detail: str) -> None:
         file.write(marker + last + note)
 
 
-def main(argv: list[str]) -> int:
-    """Run the spec named by the only argument; its result says how it went."""
-    spec = json.loads(Path(argv[1]).read_bytes())
+def main() -> int:
+    """Wait to be told what to run, then run it; its result says how it went."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    supervisor = Supervisor(spec)
+    line, orders = _first_order()
+    if not line.startswith(b"run "):
+        return 0  # the daemon is gone, and nothing was begun
+    spec = json.loads(Path(json.loads(line[4:])).read_bytes())
+    with open(spec["errors"], "ab") as errors:  # noqa: PTH123
+        os.dup2(errors.fileno(), 2)
+    supervisor = Supervisor(spec, orders)
     try:
         supervisor.run()
     finally:
@@ -503,5 +519,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _first_order() -> tuple[bytes, bytes]:
+    """Return the first line of standard input and what came after it; no line: its end."""
+    received = b""
+    while b"\n" not in received and len(received) <= _LONGEST_PATH:
+        chunk = os.read(0, _MAX_LINE)
+        if not chunk:
+            return b"", b""
+        received += chunk
+    line, _, rest = received.partition(b"\n")
+    return line, rest
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main())
