@@ -221,9 +221,13 @@ class Enrolment:
         life_s = registration.token_expires_in_s
         self._rotate_at = self._clock.monotonic() + max(1.0, life_s * ROTATE_AT)
         self._registration = registration
-        await asyncio.to_thread(
-            self._state.save_registration, self._client.server_url, registration
-        )
+        try:
+            await asyncio.to_thread(
+                self._state.save_registration, self._client.server_url, registration
+            )
+        except OSError:
+            # A full disk: it is good while this process lives, the next one registers anew.
+            log.exception("registration.not_kept")
 
     async def patiently(self, call: Callable[[], Awaitable[_Answered]]) -> _Answered:
         """Repeat *call* until the server answers it."""

@@ -127,8 +127,10 @@ def _lock(descriptor: int, root: Path) -> None:
             f"KENNEL_WORKER__STATE_DIR: {root} is in use by another worker"
             f"{f' (process {holder})' if holder else ''}; give each worker its own"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    # Whose it is, for people only: a full disk must not keep the holder out.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 def _read(path: Path) -> bytes | None:

@@ -50,6 +50,23 @@ async def test_the_token_is_rotated_before_its_end_and_work_goes_on(
     assert not peer.named("unauthorized")
 
 
+async def test_a_disk_that_takes_no_registration_does_not_end_the_worker(
+    peer: Peer, workers: Workers, repository: Repository
+) -> None:
+    peer.token_expires_in_s = 1.4
+
+    async with workers.inside():
+        await peer.until(lambda: peer.claims)
+        kept = workers.folder / "state" / "registration.json"
+        kept.unlink()
+        (kept / "in the way").mkdir(parents=True)
+        await peer.until(lambda: len(peer.named("token")) >= 2)
+        attempt_id = await peer.offer(repository.spec("true"))
+        await peer.result(attempt_id)
+
+    assert not peer.named("unauthorized")
+
+
 async def test_a_call_that_is_tried_again_shows_the_token_of_that_moment(peer: Peer) -> None:
     class Patient(random.Random):
         """Draws the longest pause: time enough for what happens meanwhile."""
