@@ -1,7 +1,7 @@
 # Each target does all its set-up by itself, from a bare clone on. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check format docs clean
+.PHONY: help setup demo test test-long chaos check format docs clean
 
 # Two processes suit two cores; a file stays in one process, so that its database serves all its tests.
 TEST_OPTIONS ?= -n 2 --dist loadfile
@@ -21,6 +21,9 @@ test: setup ## Run all tests on real processes and real PostgreSQL (ARGS='tests/
 
 test-long: setup ## Run the tests that are too long for every day: large tables, long campaigns
 	@.venv/bin/python -m pytest --timeout 1800 -m long $(ARGS)
+
+chaos: setup ## Break everything for a while and judge what is left (SEED=7 MINUTES=10)
+	@.venv/bin/python scripts/chaos.py $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),10)
 
 check: setup ## Check without running: format, lint, types, imports, migrations, documents
 	@scripts/check
