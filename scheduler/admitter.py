@@ -26,6 +26,7 @@ from core.runtime.sealing import Sealer
 from core.runtime.settings import SchedulerSettings
 from core.store import admissions, classes, jobs
 from core.store.admissions import Base, JobPlan, Resolved
+from core.store.pool import is_unavailable
 from core.store.store import Store
 from scheduler import specs
 from scheduler.fairness import sort_key
@@ -33,8 +34,9 @@ from scheduler.isolation import isolated
 
 log = get_logger(__name__)
 
-#: An admission lasts this much longer than all tries to resolve may take, seconds.
-_LEASE_MARGIN_S = 30.0
+#: An admission lasts so long unless it is extended, seconds: what a scheduler that died was
+#: resolving is another's so much later at most.
+LEASE_S = 12.0
 NOTHING_CHANGED = "代码无变更，无需再次增量扫描。如有需要，请启动全量扫描。"
 
 
@@ -52,13 +54,22 @@ class Admitter:
     name = "admitter"
 
     def __init__(
-        self, store: Store, settings: SchedulerSettings, *, git: Git, sealer: Sealer, waker: Waker
+        self,
+        store: Store,
+        settings: SchedulerSettings,
+        *,
+        git: Git,
+        sealer: Sealer,
+        waker: Waker,
+        lease_s: float = LEASE_S,
     ) -> None:
         self._store = store
         self._settings = settings
         self._git = git
         self._sealer = sealer
         self._waker = waker
+        self._lease_s = lease_s
+        self._keeping: asyncio.Task[None] | None = None
         self._group = asyncio.TaskGroup()
         self._resolving: dict[JobId, UUID] = {}
         #: Left as they are by the database's trouble, with their admissions.
@@ -68,6 +79,7 @@ class Admitter:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        self._keeping = self._group.create_task(self._keep(), name="kennel-admissions")
         return self
 
     async def __aexit__(
@@ -77,6 +89,8 @@ class Admitter:
         trace: TracebackType | None,
     ) -> None:
         abandoned = self._stranded | self._resolving if kind is not None else {}
+        if self._keeping is not None:
+            self._keeping.cancel()
         try:
             await self._group.__aexit__(kind, error, trace)
         finally:
@@ -90,12 +104,7 @@ class Admitter:
         if free <= 0:
             return 0
         token = uuid4()
-        admitted = await admissions.admit(
-            self._store,
-            token,
-            lease_s=self._settings.scm_total_s + _LEASE_MARGIN_S,
-            limit=free,
-        )
+        admitted = await admissions.admit(self._store, token, lease_s=self._lease_s, limit=free)
         for job in await admissions.load(self._store, admitted):
             self._resolving[job.job_id] = token
             self._idle.clear()
@@ -103,6 +112,19 @@ class Admitter:
                 self._resolve_one(job, token), name=f"kennel-resolve-{job.job_id}"
             )
         return len(admitted)
+
+    async def _keep(self) -> None:
+        """Extend the admissions of what is being resolved, until cancelled."""
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            if not self._resolving:
+                continue
+            try:
+                await admissions.extend(self._store, self._resolving, lease_s=self._lease_s)
+            except Exception as error:
+                # The edge of this task. Twice more before the lease is over.
+                if not is_unavailable(error):
+                    log.exception("admissions.failed")
 
     async def _give_back(self) -> None:
         """Free stranded jobs for any scheduler; else they wait for the end of their admission."""

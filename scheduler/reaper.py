@@ -19,6 +19,7 @@ class Reaper:
         self._store = store
         self._lease = settings.lease
         self._max_resets = settings.scheduler.max_resets
+        self._window = reaping.Window()
 
     async def tick(self) -> int:
         """Take what ran out; return how much that was."""
@@ -26,7 +27,7 @@ class Reaper:
             self._store, lease_s=self._lease.lease_s, max_resets=self._max_resets
         )
         offers = await reaping.expire_offers(self._store, start_s=self._lease.start_s)
-        swept = await reaping.sweep_leftovers(self._store)
+        swept = await reaping.sweep_leftovers(self._store, self._window)
         if silent or offers or swept:
             log.warning("leases.reaped", silent_workers=silent, offers=offers, closed_jobs=swept)
         return silent + offers + swept

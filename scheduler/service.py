@@ -18,6 +18,7 @@ from core.runtime.settings import Settings
 from core.store.store import Store
 from scheduler.admitter import Admitter
 from scheduler.expirer import Expirer
+from scheduler.lookout import Lookout
 from scheduler.planner import Planner
 from scheduler.promoter import Promoter
 from scheduler.pruner import INTERVAL_S, Pruner
@@ -25,6 +26,9 @@ from scheduler.reaper import Reaper
 from scheduler.settler import Settler
 
 log = get_logger(__name__)
+
+#: Longest a loop rests that nobody wakes, seconds.
+_REST_S = 120.0
 
 
 async def run_scheduler(
@@ -65,25 +69,40 @@ async def _run(settings: Settings, store: Store, health: LoopHealth) -> None:
     git = Git(allow_local=settings.allow_local_repos)
     with ExitStack() as stack:
         # Without a topic a loop is woken by a reconnected listener only, and by its interval.
-        waiting, planning, settlement, delayed, lease_end, deadline, housekeeping = (
+        waiting, planning, settlement, delayed, lease_end, deadline, housekeeping, told = (
             stack.enter_context(store.signals.subscribe(*topics))
-            for topics in (["jobs"], ["prepared"], ["settle"], ["delayed"], [], [], [])
+            for topics in (["jobs"], ["prepared"], ["settle"], ["delayed"], [], [], [], ["delayed"])
         )
         admitter = Admitter(
             store, settings.scheduler, git=git, sealer=open_sealer(settings), waker=waiting
         )
         promoter = Promoter(store, delayed)
-        # A lease that ran out is noticed within a fraction of its length.
-        lease_tick_s = min(tick_s, settings.lease.lease_s / 4)
+        lookout = Lookout(
+            store,
+            settings,
+            {
+                "admitter": waiting,
+                "planner": planning,
+                "settler": settlement,
+                "promoter": delayed,
+                "reaper": lease_end,
+                "sweeper": lease_end,
+                "expirer": deadline,
+            },
+            told,
+        )
+        # They are woken when there is work; by the lookout, if by nobody else.
+        rest_s = max(_REST_S, tick_s)
         async with admitter:
             await run_loops(
                 [
-                    LoopRun(admitter, waiting, tick_s),
-                    LoopRun(Planner(store), planning, tick_s),
-                    LoopRun(Settler(store), settlement, tick_s),
-                    LoopRun(promoter, promoter, tick_s),
-                    LoopRun(Reaper(store, settings), lease_end, lease_tick_s),
-                    LoopRun(Expirer(store, settings.scheduler), deadline, tick_s),
+                    LoopRun(lookout, lookout, tick_s),
+                    LoopRun(admitter, waiting, rest_s),
+                    LoopRun(Planner(store), planning, rest_s),
+                    LoopRun(Settler(store), settlement, rest_s),
+                    LoopRun(promoter, promoter, rest_s),
+                    LoopRun(Reaper(store, settings), lease_end, rest_s),
+                    LoopRun(Expirer(store, settings.scheduler), deadline, rest_s),
                     LoopRun(Pruner(store), housekeeping, INTERVAL_S),
                 ],
                 health,

@@ -27,6 +27,7 @@ _ADMITTED = query("jobs/admitted")
 _PREPARE = query("jobs/prepare")
 _UNCHANGED = query("jobs/close_unchanged")
 _ABANDON = query("jobs/abandon")
+_EXTEND = query("jobs/extend_admissions")
 _PREPARED = query("jobs/prepared")
 _PLAN = query("jobs/plan")
 
@@ -212,6 +213,11 @@ async def abandon(store: Store, admitted: Mapping[JobId, UUID]) -> None:
     rows = await store.db.fetch(_ABANDON, list(admitted), list(admitted.values()))
     if rows:
         store.signals.publish("jobs")
+
+
+async def extend(store: Store, admitted: Mapping[JobId, UUID], *, lease_s: float) -> None:
+    """Keep what is still being resolved for *lease_s* seconds from now: job → its token."""
+    await store.db.execute(_EXTEND, list(admitted), list(admitted.values()), lease_s)
 
 
 async def prepared(store: Store, *, limit: int) -> list[Prepared]:

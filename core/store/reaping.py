@@ -7,6 +7,7 @@ row: whoever locks it first is right, so that no lease is extended and taken at 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from core.domain.ids import AttemptId, JobId, WorkerId
 from core.domain.outcomes import Reason
@@ -25,6 +26,8 @@ _PROMOTE = query("tasks/promote")
 _NEXT_DUE = query("tasks/next_due")
 _LEFTOVERS = query("tasks/leftovers")
 
+#: Rows of each queue table that one search for leftovers looks at.
+_WINDOW = 1000
 #: Rows one statement takes at most; what is left is taken by the next iteration.
 BATCH = 500
 _LOST_MESSAGE = "worker lost: no heartbeat for longer than the lease, too often for this task"
@@ -107,9 +110,29 @@ async def next_due_s(store: Store) -> float | None:
     return due
 
 
-async def sweep_leftovers(store: Store) -> int:
-    """Close tasks that a claim was taking while their job closed; return of how many jobs."""
-    rows = await store.db.fetch(_LEFTOVERS, BATCH)
+@dataclass(slots=True)
+class Window:
+    """Where the next search for leftovers begins in each of the queue's tables."""
+
+    ready_after: int = 0
+    pending_after: int = 0
+    lease_after: int = 0
+
+
+async def sweep_leftovers(store: Store, window: Window | None = None) -> int:
+    """Close tasks that a claim was taking while their job closed; return of how many jobs.
+
+    A part of the queue at a time, from *window* on, which moves on and round: however much waits
+    there, one search costs the same.
+    """
+    window = window or Window()
+    found = await store.db.fetch(
+        _LEFTOVERS, window.ready_after, window.pending_after, window.lease_after, _WINDOW
+    )
+    window.ready_after = found[0]["ready_after"]
+    window.pending_after = found[0]["pending_after"]
+    window.lease_after = found[0]["lease_after"]
+    rows = [row for row in found if row["job_id"] is not None]
     for row in rows:
         job_id = JobId(row["job_id"])
         workers = await sweep(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -195,6 +196,47 @@ async def test_a_scheduler_that_stops_hands_over_what_it_was_resolving(
 
     _, taken_over = await life.admit(store)
     assert taken_over == [created.job_id]
+
+
+async def test_an_admission_is_kept_while_the_repository_takes_its_time(
+    store: Store, project_id: int
+) -> None:
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await asyncio.wait_for(asyncio.Event().wait(), 60)
+        finally:
+            writer.close()
+
+    async def expires_at() -> datetime:
+        found: datetime = await store.db.fetchval("SELECT admission_expires_at FROM jobs")
+        return found
+
+    async def resolve() -> None:
+        with store.signals.subscribe("jobs") as waker:
+            async with Admitter(
+                store, SETTINGS, git=Git(), sealer=Sealer([make_key()]), waker=waker, lease_s=0.6
+            ) as admitter:
+                assert await admitter.tick() == 1
+                admitted.set()
+                await asyncio.wait_for(asyncio.Event().wait(), 60)
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    await store.db.execute("UPDATE repos SET scm_url = $1", f"http://127.0.0.1:{port}/x.git")
+    await jobs.create(store, life.new_job(project_id))
+    admitted = asyncio.Event()
+    scheduler = asyncio.create_task(resolve())
+    try:
+        await asyncio.wait_for(admitted.wait(), 10)
+        first = await expires_at()
+        async with asyncio.timeout(4):
+            # Well beyond the end of the lease it began with.
+            while await expires_at() < first + timedelta(seconds=1):
+                assert (await life.admit(store))[1] == []
+    finally:
+        scheduler.cancel()
+        await asyncio.gather(scheduler, return_exceptions=True)
+        server.close()
 
 
 def test_the_base_is_used_only_while_scheme_and_engines_are_the_same() -> None:

@@ -1,9 +1,5 @@
 -- Take over jobs whose scheduler died while it resolved their revision.
-UPDATE jobs
-SET
-    admission_token = $1,
-    admission_expires_at = now() + make_interval(secs => $2)
-WHERE phase = 'resolving' AND id IN (
+WITH abandoned AS MATERIALIZED (
     SELECT j.id
     FROM jobs AS j
     WHERE j.phase = 'resolving' AND j.admission_expires_at < now()
@@ -11,4 +7,10 @@ WHERE phase = 'resolving' AND id IN (
     LIMIT $3
     FOR NO KEY UPDATE OF j SKIP LOCKED
 )
-RETURNING id
+UPDATE jobs
+SET
+    admission_token = $1,
+    admission_expires_at = now() + make_interval(secs => $2)
+FROM abandoned
+WHERE jobs.id = abandoned.id AND jobs.phase = 'resolving'
+RETURNING jobs.id
