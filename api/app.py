@@ -10,6 +10,8 @@ import orjson
 from aiohttp import web
 
 from api import keys, openapi
+from api.claims import add_claims
+from api.gathering import add_gathering
 from api.holding import add_holding
 from api.middlewares.access_log import access_log
 from api.middlewares.errors import errors
@@ -48,6 +50,8 @@ def build_app(
     app.on_response_prepare.append(add_security_headers)
     app.on_shutdown.append(_release_held)
     add_holding(app)
+    add_gathering(app)
+    add_claims(app)
     register(app, operations)
     return app
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from aiohttp import web
 
 from api.errors import Forbidden, Unauthorized
+from api.gathering import GATHERING
 from api.keys import ENROLMENT, PRINCIPAL, STORE, WORKER
 from api.principals import Access, EnrolmentPrincipal, Principal, WorkerPrincipal
 from core.domain.states import Role
 from core.domain.tokens import TokenKind, hash_token, is_well_formed, kind_of
-from core.store import tokens, workers
+from core.store import tokens
 
 _SCHEMES = ("token", "bearer")
 _LONGEST_HEADER = 1024
@@ -57,7 +58,7 @@ def _token(request: web.Request) -> str:
 async def _principal(request: web.Request, token: str) -> Principal:
     if kind_of(token) in (TokenKind.ENROLMENT, TokenKind.WORKER):
         raise Forbidden("a worker's token cannot be used here; use a user token")
-    found = await tokens.find_user(request.app[STORE], hash_token(token))
+    found = await request.app[GATHERING].users(hash_token(token))
     if found is None:
         raise Unauthorized("the token is unknown, expired or revoked")
     return Principal(found.id, found.name, found.role, found.org_id)
@@ -66,7 +67,7 @@ async def _principal(request: web.Request, token: str) -> Principal:
 async def _worker(request: web.Request, token: str) -> WorkerPrincipal:
     if kind_of(token) is not TokenKind.WORKER:
         raise Forbidden("only a worker's token can be used here")
-    worker = await workers.by_token(request.app[STORE], hash_token(token))
+    worker = await request.app[GATHERING].workers(hash_token(token))
     if worker is None:
         raise Unauthorized("the worker token is unknown or expired")
     return WorkerPrincipal(worker.worker_id, worker.name, token)

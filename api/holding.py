@@ -27,8 +27,6 @@ from core.store.store import Store, job_topic
 
 #: Claims one process holds; beyond it workers are told to try again.
 MOST_CLAIMS = 4096
-#: Statements of claims at the same time: a wave of woken claims leaves connections for others.
-CLAIMS_AT_ONCE = 4
 #: How often it is seen that a caller went away, seconds.
 SWEEP_S = 1.0
 
@@ -80,9 +78,6 @@ class Holding:
     store: Store
     #: How often held jobs are looked up although no notification came, seconds.
     tick_s: float = 5.0
-    claim_turns: asyncio.Semaphore = field(
-        default_factory=lambda: asyncio.Semaphore(CLAIMS_AT_ONCE)
-    )
     #: Name of the loop that looks up held jobs.
     name: str = "held-jobs"
     _holds: set[Hold] = field(default_factory=set)

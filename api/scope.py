@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from api.gathering import GATHERING
 from api.keys import PRINCIPAL, STORE
 from core.domain.errors import NotFound
 from core.domain.ids import OrgId, ProjectId, RepoId
-from core.store import orgs, projects, repos, teams
+from core.store import orgs, repos, teams
 from core.store.orgs import Org
-from core.store.projects import Project
+from core.store.projects import Project, ProjectPlace
 from core.store.repos import Repo
 from core.store.teams import Team
 
@@ -67,11 +68,14 @@ async def scoped_repo(request: web.Request) -> Repo:
 
 async def scoped_project(request: web.Request) -> Project:
     """Return the project of the path, with its repository and scheme."""
-    return await projects.get(
-        request.app[STORE],
+    place = ProjectPlace(
         path_text(request, "org_sid"),
         path_text(request, "team_name"),
         RepoId(path_id(request, "repo_id")),
         ProjectId(path_id(request, "project_id")),
         scope=org_scope(request),
     )
+    found = await request.app[GATHERING].projects(place)
+    if found is None:
+        raise NotFound(f"project {place.project_id}")
+    return found

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from api.envelope import bare, enveloped
 from api.errors import invalid
+from api.gathering import GATHERING
 from api.holding import HOLDING
 from api.keys import PRINCIPAL, SETTINGS, STORE
 from api.operations import ORGS, ORGS_V3, PROJECT, Answer, Operations, in_envelope
@@ -18,7 +19,7 @@ from core.domain.ids import JobId
 from core.domain.states import ActiveJobPolicy
 from core.runtime.logs import get_logger
 from core.store import jobs
-from core.store.jobs import Idempotency, NewJob
+from core.store.jobs import Created, Idempotency, NewJob
 from core.store.projects import Project
 
 log = get_logger(__name__)
@@ -86,7 +87,7 @@ async def _create(request: web.Request, body: CreateScan) -> tuple[ScanCreated, 
         queue_limit_s=settings.scheduler.queue_limit_s,
         idempotency=_idempotency(request),
     )
-    created = await jobs.create(request.app[STORE], new)
+    created = await _written(request, new)
     log.info(
         "job.created" if created.is_new else "job.joined",
         job_id=created.job_id,
@@ -97,6 +98,16 @@ async def _create(request: web.Request, body: CreateScan) -> tuple[ScanCreated, 
         return answer, True
     answer["job"], is_closed = await _until_closed(request, created.job_id)
     return answer, is_closed
+
+
+async def _written(request: web.Request, new: NewJob) -> Created:
+    """Write a job: a plain one together with those of other requests."""
+    if new.is_plain:
+        created = await request.app[GATHERING].creates(new)
+        if created is not None:
+            return created
+    # What has to look first has a transaction of its own; so has a refusal, to say why.
+    return await jobs.create(request.app[STORE], new)
 
 
 async def _until_closed(request: web.Request, job_id: JobId) -> tuple[CreatedJob, bool]:

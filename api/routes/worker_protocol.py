@@ -5,14 +5,17 @@ Who calls is read from the worker token and nothing else; what it may touch, fro
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 from uuid import UUID
 
 from aiohttp import web
 
+from api.claims import CLAIMS
 from api.envelope import bare
 from api.errors import Unauthorized, invalid
-from api.holding import HOLDING, Hold
+from api.gathering import GATHERING
+from api.holding import HOLDING
 from api.keys import ENROLMENT, SEALER, SETTINGS, STORE, WORKER
 from api.leases import lease_tokens, proof, task_specs
 from api.operations import Answer, Operations
@@ -42,7 +45,8 @@ from core.protocol.messages import (
 from core.runtime.logs import get_logger
 from core.runtime.settings import Settings
 from core.store import attempts, workers
-from core.store.attempts import BeatAnswer, Offer, ProgressBeat
+from core.store.attempts import Claim
+from core.store.beats import Beat, BeatAnswer, ProgressBeat
 from core.store.reaping import lose_attempts
 from core.store.store import worker_topic
 from core.store.workers import EnrolmentSpent, Registration
@@ -53,10 +57,6 @@ operations = Operations("worker_protocol")
 
 #: Tasks one claim is answered with at most; a worker with more slots claims again.
 MOST_OFFERS = 64
-#: A task is left to the worker that has its sources for this long, seconds; who was woken in that
-#: time looks once more when it is over.
-HEAD_START_S = 0.3
-_SECOND_LOOK_S = HEAD_START_S + 0.05
 
 
 # --- identity -------------------------------------------------------------------------------------
@@ -154,41 +154,16 @@ async def claim(request: web.Request, body: ClaimRequest) -> web.Response:
     worker = request[WORKER]
     claim_id = _claim_id(body)
     tokens = lease_tokens(worker.token, claim_id, min(body.slots, MOST_OFFERS))
+    claim = Claim(worker.worker_id, claim_id, [hash_token(token) for token in tokens])
     with request.app[HOLDING].hold_claim(
-        request,
-        worker.worker_id,
-        "tasks",
-        worker_topic(worker.worker_id),
-        timeout_s=request.app[SETTINGS].lease.claim_s,
+        request, worker.worker_id, timeout_s=request.app[SETTINGS].lease.claim_s
     ) as hold:
-        offers = await _offers(request, hold, claim_id, [hash_token(token) for token in tokens])
+        offers = await request.app[CLAIMS].offers(claim, hold)
     tasks = task_specs(offers, tokens, request.app[SEALER])
     if not tasks:
         return web.Response(status=204)
     log.info("tasks.offered", worker_id=worker.worker_id, tasks=[task.task_id for task in tasks])
     return _answer(ClaimResponse(tasks=tasks))
-
-
-async def _offers(
-    request: web.Request, hold: Hold, claim_id: UUID, token_hashes: list[bytes]
-) -> list[Offer]:
-    """Claim now and on each wake-up, until there is something or the hold is over."""
-    store, worker_id = request.app[STORE], request[WORKER].worker_id
-    wait_s: float | None = _SECOND_LOOK_S
-    while not (hold.is_over or hold.is_abandoned):
-        async with request.app[HOLDING].claim_turns:
-            offers = await attempts.claim(
-                store,
-                worker_id,
-                claim_id=claim_id,
-                token_hashes=token_hashes,
-                head_start_s=HEAD_START_S,
-            )
-        if offers:
-            return offers
-        is_woken = await hold.news(wait_s)
-        wait_s = _SECOND_LOOK_S if is_woken else None
-    return []
 
 
 def _claim_id(body: ClaimRequest) -> UUID:
@@ -206,14 +181,12 @@ def _claim_id(body: ClaimRequest) -> UUID:
     answers={200: Answer(StartResponse)},
 )
 async def start(request: web.Request, body: StartRequest) -> web.Response:
+    starts, worker_id = request.app[GATHERING].starts, request[WORKER].worker_id
     proofs = [proof(ref.attempt_id, ref.lease_token) for ref in body.attempts]
-    running = await attempts.start(request.app[STORE], request[WORKER].worker_id, proofs)
+    running = await asyncio.gather(*(starts((worker_id, one)) for one in proofs))
     verdicts = [
-        StartVerdict(
-            attempt_id=one.attempt_id,
-            verdict="running" if one.attempt_id in running else "lease_lost",
-        )
-        for one in proofs
+        StartVerdict(attempt_id=one.attempt_id, verdict="running" if is_running else "lease_lost")
+        for one, is_running in zip(proofs, running, strict=True)
     ]
     return _answer(StartResponse(attempts=verdicts))
 
@@ -233,36 +206,37 @@ async def start(request: web.Request, body: StartRequest) -> web.Response:
 async def heartbeat(request: web.Request, body: HeartbeatRequest) -> web.Response:
     settings, worker_id = request.app[SETTINGS], request[WORKER].worker_id
     hold_s = settings.lease.heartbeat_s if body.hold else 0.0
+    gathering, beat = request.app[GATHERING], _beat(worker_id, body)
     # Listening comes first: an order given while the beat is recorded ends the wait.
     with request.app[HOLDING].hold(request, worker_topic(worker_id), timeout_s=hold_s) as hold:
-        answer = await _beat(request, body)
+        answer = await gathering.beats(beat)
+        await _requeue_forgotten(request, answer)
         if not _is_order(answer, body) and await hold.news() and not hold.is_abandoned:
-            answer = await _beat(request, body)
+            answer = await gathering.orders(beat)
     return _answer(_heartbeat_answer(answer, settings))
 
 
-async def _beat(request: web.Request, body: HeartbeatRequest) -> BeatAnswer:
-    store, settings, worker_id = (
-        request.app[STORE],
-        request.app[SETTINGS],
-        request[WORKER].worker_id,
+def _beat(worker_id: WorkerId, body: HeartbeatRequest) -> Beat:
+    return Beat(
+        worker_id,
+        [
+            ProgressBeat(
+                AttemptId(beat.attempt_id), beat.phase, beat.files_done, beat.files_planned
+            )
+            for beat in body.attempts
+        ],
+        is_draining=body.is_draining,
     )
-    beats = [
-        ProgressBeat(AttemptId(beat.attempt_id), beat.phase, beat.files_done, beat.files_planned)
-        for beat in body.attempts
-    ]
-    lease_s = settings.lease.lease_s
-    answer = await attempts.beat(
-        store, worker_id, beats, is_draining=body.is_draining, lease_s=lease_s
-    )
+
+
+async def _requeue_forgotten(request: web.Request, answer: BeatAnswer) -> None:
     if answer.forgotten:
         await lose_attempts(
-            store,
-            [worker_id],
-            max_resets=settings.scheduler.max_resets,
+            request.app[STORE],
+            [request[WORKER].worker_id],
+            max_resets=request.app[SETTINGS].scheduler.max_resets,
             attempt_ids=sorted(answer.forgotten),
         )
-    return answer
 
 
 def _is_order(answer: BeatAnswer, body: HeartbeatRequest) -> bool:

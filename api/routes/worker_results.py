@@ -6,6 +6,7 @@ lease still holds.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import orjson
@@ -13,7 +14,8 @@ from aiohttp import web
 
 from api.envelope import bare
 from api.errors import invalid
-from api.keys import SETTINGS, STORE, WORKER
+from api.gathering import GATHERING
+from api.keys import WORKER
 from api.leases import proof
 from api.operations import Answer, Operations
 from api.principals import Access
@@ -26,8 +28,7 @@ from core.protocol.messages import (
     ResultVerdict,
 )
 from core.runtime.logs import get_logger
-from core.store import attempts, blobs
-from core.store.attempts import Finished, FinishVerdict
+from core.store.attempts import ArtifactProof, Finished, FinishVerdict
 
 log = get_logger(__name__)
 
@@ -45,7 +46,7 @@ operations = Operations("worker_protocol")
 async def report_results(request: web.Request, body: ResultsRequest) -> web.Response:
     for index, result in enumerate(body.results):
         _check_result(result, f"results.{index}")
-    verdicts = [await _judge(request, result) for result in body.results]
+    verdicts = await asyncio.gather(*(_judge(request, result) for result in body.results))
     return bare(ResultsResponse(results=verdicts).model_dump(mode="json"))
 
 
@@ -66,33 +67,23 @@ def _check_result(result: AttemptResult, where: str) -> None:
 
 
 async def _judge(request: web.Request, result: AttemptResult) -> ResultVerdict:
-    store, worker_id = request.app[STORE], request[WORKER].worker_id
-    attempt_proof = proof(result.attempt_id, result.lease_token)
-    task_id = await attempts.held(store, worker_id, attempt_proof)
-    if task_id is not None:
-        # Not held: lost, or accepted before; `finish` tells which.
-        ids = task_id, attempt_proof.attempt_id
-        log_bytes = await blobs.size(store, *ids, blobs.LOG) or 0
-        if log_bytes < result.log_bytes:
-            return ResultVerdict(
-                attempt_id=result.attempt_id, verdict="log_incomplete", log_bytes=log_bytes
-            )
-        there = {
-            (a.name, a.size_bytes, a.sha256.hex()) for a in await blobs.artifacts_of(store, *ids)
-        }
-        if not {(a.name, a.size_bytes, a.sha256) for a in result.artifacts} <= there:
-            return ResultVerdict(attempt_id=result.attempt_id, verdict="artifact_missing")
-    verdict = await attempts.finish(
-        store, worker_id, _finished(result), retry=request.app[SETTINGS].scheduler
-    )
+    worker_id = request[WORKER].worker_id
+    judged = await request.app[GATHERING].results((worker_id, _finished(result)))
+    is_refused = judged.verdict is FinishVerdict.LEASE_LOST
     log.info(
-        "attempt.finished" if verdict is FinishVerdict.ACCEPTED else "result.refused",
+        "result.refused" if is_refused else "attempt.finished",
         attempt_id=result.attempt_id,
+        job_id=judged.job_id,
         worker_id=worker_id,
+        verdict=judged.verdict.value,
         outcome=result.outcome.value,
         reason=result.reason.value if result.reason else None,
     )
-    return ResultVerdict(attempt_id=result.attempt_id, verdict=verdict.value)
+    if judged.verdict is FinishVerdict.LOG_INCOMPLETE:
+        return ResultVerdict(
+            attempt_id=result.attempt_id, verdict="log_incomplete", log_bytes=judged.log_bytes
+        )
+    return ResultVerdict(attempt_id=result.attempt_id, verdict=judged.verdict.value)
 
 
 def _finished(result: AttemptResult) -> Finished:
@@ -108,4 +99,6 @@ def _finished(result: AttemptResult) -> Finished:
         signal=result.signal,
         result=values,
         body_hash=hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).digest(),
+        log_bytes=result.log_bytes,
+        artifacts=[ArtifactProof(a.name, a.size_bytes, a.sha256) for a in result.artifacts],
     )

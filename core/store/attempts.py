@@ -1,12 +1,14 @@
-"""Attempts as workers see them: claim, start, beat, finish, release. Every write proves a lease.
+"""Attempts as workers see them: claim, start, finish, release. Every write proves a lease.
 
 A claim is two-phase: what is offered must be started within a time, else it returns to the queue
-uncounted, because the answer to a long poll may reach nobody.
+uncounted, because the answer to a long poll may reach nobody. Every step takes many callers at
+once (`claim_many`, `start_many`, `finish_many`): one statement, one commit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -19,22 +21,20 @@ from core.domain.ids import AttemptId, JobId, TaskId, WorkerId
 from core.domain.outcomes import CODE_OF_REASON, RETRYABLE, Outcome, Reason
 from core.domain.states import TaskKind
 from core.runtime.settings import SchedulerSettings
+from core.store.lowwater import LowWater
 from core.store.pool import retrying
 from core.store.queries import query
 from core.store.store import Store, job_topic
 
 _CLAIM = query("attempts/claim")
-_OFFERS = query("attempts/offers")
 _START = query("attempts/start")
 _FINISH = query("attempts/finish")
 _FINISHED = query("attempts/finished")
 _HELD = query("attempts/held")
-_OF_WORKER = query("attempts/of_worker")
-_REASONS = query("attempts/reasons")
-_PROGRESS = query("attempts/progress")
 _RELEASE = query("attempts/release")
-_BEAT = query("workers/beat")
-_REVIVE = query("workers/revive")
+
+#: How many tasks beyond those wanted a claim looks at: others may be taking the first ones.
+_SPARE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,17 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What one worker asks for."""
+
+    worker_id: WorkerId
+    #: The worker's name for this claim; the same again gets the same answer.
+    claim_id: UUID
+    #: Hashes of the lease tokens the offers get, in order: one a task wanted.
+    token_hashes: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptProof:
     """An attempt and the hash of its lease token."""
 
@@ -64,27 +75,13 @@ class AttemptProof:
 
 
 @dataclass(frozen=True, slots=True)
-class ProgressBeat:
-    """How far a running attempt has come."""
+class ArtifactProof:
+    """An artifact a result says was uploaded."""
 
-    attempt_id: AttemptId
-    phase: str
-    files_done: int
-    files_planned: int
-
-
-@dataclass(frozen=True, slots=True)
-class BeatAnswer:
-    """What becomes of the attempts a worker believes to hold."""
-
-    known: frozenset[AttemptId]
-    #: Over, and why.
-    cancelled: Mapping[AttemptId, Reason]
-    unknown: frozenset[AttemptId]
-    #: `drain`, `pause` or None.
-    directive: str | None
-    #: Running by the server's books for longer than a lease, and not in the worker's list.
-    forgotten: frozenset[AttemptId] = frozenset()
+    name: str
+    size_bytes: int
+    #: Hexadecimal.
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +98,9 @@ class Finished:
     #: The result as sent, without the lease token.
     result: dict[str, Any] = field(repr=False)
     body_hash: bytes
+    #: Bytes of log, and artifacts, that must be there first.
+    log_bytes: int = 0
+    artifacts: Sequence[ArtifactProof] = ()
 
 
 class FinishVerdict(StrEnum):
@@ -108,6 +108,18 @@ class FinishVerdict(StrEnum):
 
     ACCEPTED = "accepted"
     LEASE_LOST = "lease_lost"
+    LOG_INCOMPLETE = "log_incomplete"
+    ARTIFACT_MISSING = "artifact_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict, and how much of the attempt's log there is, bytes."""
+
+    verdict: FinishVerdict
+    log_bytes: int = 0
+    #: None where the result was not accepted now.
+    job_id: JobId | None = None
 
 
 async def claim(
@@ -118,169 +130,233 @@ async def claim(
     token_hashes: Sequence[bytes],
     head_start_s: float = 0.3,
 ) -> list[Offer]:
-    """Offer a worker up to as many tasks as there are *token_hashes*; never waits.
+    """Offer one worker up to as many tasks as there are *token_hashes*; never waits."""
+    asked = Claim(worker_id, claim_id, token_hashes)
+    (offers,) = await claim_many(store, [asked], head_start_s=head_start_s)
+    return offers
+
+
+async def claim_many(
+    store: Store,
+    claims: Sequence[Claim],
+    *,
+    head_start_s: float = 0.3,
+    low_water: LowWater | None = None,
+) -> list[list[Offer]]:
+    """Offer workers the first ready tasks they fit; never waits.
 
     Args:
         store: The store.
-        worker_id: Who claims.
-        claim_id: The worker's name for this claim; the same again gets the same answer.
-        token_hashes: Hashes of the lease tokens the offers get, in order.
+        claims: At most one a worker.
         head_start_s: How long a task is left to the worker that has its sources already.
+        low_water: Where to begin; None: at the start.
+
+    Returns:
+        The offers of each claim, in the order of *claims*.
     """
-    offers = await _offers(store, worker_id, claim_id)
-    if offers:
-        return offers
+    offers: list[list[Offer]] = [[] for _ in claims]
+    waiting = list(range(len(claims)))
+    # Workers that fit the same are served by one statement: as many rounds as there are kinds.
+    while waiting:
+        rows = await _claim_once(
+            store, [claims[i] for i in waiting], head_start_s, low_water or LowWater()
+        )
+        again = []
+        for row in rows:
+            place = waiting[row["n"] - 1]
+            if row["attempt_id"] is None:
+                again.append(place)
+            else:
+                offers[place].append(_offer(row))
+        waiting = again
+    return offers
+
+
+async def _claim_once(
+    store: Store, claims: Sequence[Claim], head_start_s: float, low_water: LowWater
+) -> list[asyncpg.Record]:
+    hints = low_water.hints()
+    tokens = [token_hash for claim in claims for token_hash in claim.token_hashes]
+    first_tokens, first = [], 0
+    for claim in claims:
+        first_tokens.append(first)
+        first += len(claim.token_hashes)
+
+    async def ask() -> list[asyncpg.Record]:
+        return await store.db.fetch(
+            _CLAIM,
+            [claim.worker_id for claim in claims],
+            [claim.claim_id for claim in claims],
+            [len(claim.token_hashes) for claim in claims],
+            first_tokens,
+            tokens,
+            head_start_s,
+            list(hints),
+            list(hints.values()),
+            2 * len(tokens) + _SPARE,
+        )
+
+    started = time.monotonic()
     try:
-        rows = await retrying(
-            lambda: store.db.fetch(_CLAIM, worker_id, claim_id, list(token_hashes), head_start_s)
-        )
+        rows = await retrying(ask)
     except asyncpg.UniqueViolationError:
-        # The same claim twice at once: the other one was answered.
-        return await _offers(store, worker_id, claim_id)
-    return await _offers(store, worker_id, claim_id) if rows else []
+        # The same claim twice at once: the other one was answered, and this one finds its answer.
+        rows = await retrying(ask)
+    taken = [(row["class_id"], row["sort_key"]) for row in rows if row["attempt_id"] is not None]
+    low_water.note(
+        taken,
+        is_short=len(taken) < len(tokens),
+        was_full=not hints,
+        took_s=time.monotonic() - started,
+    )
+    return rows
 
 
-async def _offers(store: Store, worker_id: WorkerId, claim_id: UUID) -> list[Offer]:
-    rows = await store.db.fetch(_OFFERS, worker_id, claim_id)
-    return [
-        Offer(
-            attempt_id=AttemptId(row["attempt_id"]),
-            task_id=TaskId(row["task_id"]),
-            job_id=JobId(row["job_id"]),
-            number=row["number"],
-            claim_index=row["claim_index"],
-            token_hash=row["token_hash"],
-            kind=TaskKind(row["kind"]),
-            engine=row["engine"],
-            spec=row["spec"],
-            scm_auth=row["scm_auth"],
-        )
-        for row in rows
-    ]
+def _offer(row: asyncpg.Record) -> Offer:
+    return Offer(
+        attempt_id=AttemptId(row["attempt_id"]),
+        task_id=TaskId(row["task_id"]),
+        job_id=JobId(row["job_id"]),
+        number=row["number"],
+        claim_index=row["claim_index"],
+        token_hash=row["token_hash"],
+        kind=TaskKind(row["kind"]),
+        engine=row["engine"],
+        spec=row["spec"],
+        scm_auth=row["scm_auth"],
+    )
 
 
 async def start(
     store: Store, worker_id: WorkerId, proofs: Sequence[AttemptProof]
 ) -> frozenset[AttemptId]:
     """Start offered attempts; return those that run now. Asked again, it answers the same."""
+    return await start_many(store, [(worker_id, proof) for proof in proofs])
+
+
+async def start_many(
+    store: Store, proofs: Sequence[tuple[WorkerId, AttemptProof]]
+) -> frozenset[AttemptId]:
+    """Start offered attempts of workers; return those that run now."""
     rows = await retrying(
         lambda: store.db.fetch(
             _START,
-            worker_id,
-            [proof.attempt_id for proof in proofs],
-            [proof.token_hash for proof in proofs],
+            [worker_id for worker_id, _ in proofs],
+            [proof.attempt_id for _, proof in proofs],
+            [proof.token_hash for _, proof in proofs],
         )
     )
     store.signals.publish(*{job_topic(row["job_id"]) for row in rows})
     return frozenset(AttemptId(row["attempt_id"]) for row in rows)
 
 
-async def beat(
-    store: Store,
-    worker_id: WorkerId,
-    beats: Sequence[ProgressBeat],
-    *,
-    is_draining: bool,
-    lease_s: float,
-) -> BeatAnswer:
-    """Note that a worker lives, extend its leases, record progress, and tell what is over."""
-    await store.db.execute(_BEAT, worker_id)
-    directive = await store.db.fetchval(_REVIVE, worker_id, is_draining)
-    rows = await store.db.fetch(_OF_WORKER, worker_id)
-    listed = {beat.attempt_id for beat in beats}
-    held = {AttemptId(row["attempt_id"]) for row in rows}
-    forgotten = {
-        AttemptId(row["attempt_id"])
-        for row in rows
-        if row["is_running"] and row["running_s"] > lease_s and row["attempt_id"] not in listed
-    }
-    # One of each: who names an attempt twice means the last.
-    news = {beat.attempt_id: beat for beat in beats if beat.attempt_id in held}
-    await _record_progress(store, worker_id, list(news.values()), rows)
-    over = listed - held
-    cancelled = await _reasons(store, worker_id, over) if over else {}
-    return BeatAnswer(
-        known=frozenset(listed & held),
-        cancelled=cancelled,
-        unknown=frozenset(over - set(cancelled)),
-        directive=directive,
-        forgotten=frozenset(forgotten),
-    )
-
-
-async def _record_progress(
-    store: Store,
-    worker_id: WorkerId,
-    beats: Sequence[ProgressBeat],
-    leases: Sequence[asyncpg.Record],
-) -> None:
-    if not beats:
-        return
-    changed = await store.db.fetch(
-        _PROGRESS,
-        worker_id,
-        [beat.attempt_id for beat in beats],
-        [beat.phase for beat in beats],
-        [beat.files_done for beat in beats],
-        [beat.files_planned for beat in beats],
-    )
-    attempts = {row["attempt_id"] for row in changed}
-    jobs = {row["job_id"] for row in leases if row["attempt_id"] in attempts}
-    store.signals.publish(*(job_topic(job_id) for job_id in jobs))
-
-
-async def _reasons(
-    store: Store, worker_id: WorkerId, attempt_ids: set[AttemptId]
-) -> dict[AttemptId, Reason]:
-    rows = await store.db.fetch(_REASONS, worker_id, list(attempt_ids))
-    return {
-        AttemptId(row["attempt_id"]): Reason(row["reason"] or Reason.JOB_CLOSED.value)
-        for row in rows
-    }
-
-
 async def finish(
     store: Store, worker_id: WorkerId, finished: Finished, *, retry: SchedulerSettings
 ) -> FinishVerdict:
     """Record a result, once, while its lease holds; the same body again gets the same answer."""
-    reason = finished.reason
-    row = await retrying(
-        lambda: store.db.fetchrow(
-            _FINISH,
-            worker_id,
-            finished.attempt_id,
-            finished.token_hash,
-            finished.outcome.value,
-            reason.value if reason else None,
-            finished.message,
-            finished.exit_code,
-            finished.signal,
-            finished.result,
-            finished.body_hash,
-            int(CODE_OF_REASON[reason]) if reason else 0,
-            # What a worker notes of a success stays in its result; the contract's text is this.
-            "success" if reason is None else finished.message or english(CODE_OF_REASON[reason]),
-            reason in RETRYABLE,
-            retry.max_attempts,
-            retry.retry_base_s,
-            retry.retry_cap_s,
-            reason is Reason.HANDED_BACK,
-        )
+    (judged,) = await finish_many(store, [(worker_id, finished)], retry=retry)
+    return judged.verdict
+
+
+async def finish_many(
+    store: Store, results: Sequence[tuple[WorkerId, Finished]], *, retry: SchedulerSettings
+) -> list[Judged]:
+    """Record results, each once and while its lease holds; return a verdict on each, in order."""
+    rows = await retrying(lambda: store.db.fetch(_FINISH, *_finish_columns(results, retry)))
+    judged = {row["n"] - 1: _judged(row) for row in rows}
+    # Not held, or held by a job that is closed: lost, unless this very result was accepted before.
+    lost = [
+        place
+        for place in range(len(results))
+        if place not in judged or judged[place].verdict is FinishVerdict.LEASE_LOST
+    ]
+    if lost:
+        repeated = await _repeated(store, [results[place] for place in lost])
+        judged |= {
+            place: Judged(FinishVerdict.ACCEPTED if again else FinishVerdict.LEASE_LOST)
+            for place, again in zip(lost, repeated, strict=True)
+        }
+    store.signals.publish(*_topics(rows))
+    return [judged[place] for place in range(len(results))]
+
+
+def _finish_columns(
+    results: Sequence[tuple[WorkerId, Finished]], retry: SchedulerSettings
+) -> list[Any]:
+    finished = [one for _, one in results]
+    reasons = [one.reason for one in finished]
+    return [
+        [worker_id for worker_id, _ in results],
+        [one.attempt_id for one in finished],
+        [one.token_hash for one in finished],
+        [one.outcome.value for one in finished],
+        [reason.value if reason else None for reason in reasons],
+        [one.message for one in finished],
+        [one.exit_code for one in finished],
+        [one.signal for one in finished],
+        [one.result for one in finished],
+        [one.body_hash for one in finished],
+        [int(CODE_OF_REASON[reason]) if reason else 0 for reason in reasons],
+        # What a worker notes of a success stays in its result; the contract's text is this.
+        [
+            "success" if one.reason is None else one.message or english(CODE_OF_REASON[one.reason])
+            for one in finished
+        ],
+        [reason in RETRYABLE for reason in reasons],
+        [reason is Reason.HANDED_BACK for reason in reasons],
+        [one.log_bytes for one in finished],
+        [
+            # An object: a list in an array would be a second dimension.
+            {
+                "named": [
+                    {"name": a.name, "size_bytes": a.size_bytes, "sha256": a.sha256}
+                    for a in one.artifacts
+                ]
+            }
+            for one in finished
+        ],
+        retry.max_attempts,
+        retry.retry_base_s,
+        retry.retry_cap_s,
+    ]
+
+
+def _judged(row: asyncpg.Record) -> Judged:
+    if row["is_accepted"]:
+        return Judged(FinishVerdict.ACCEPTED, row["log_size"], JobId(row["job_id"]))
+    if not row["has_log"]:
+        return Judged(FinishVerdict.LOG_INCOMPLETE, row["log_size"])
+    if not row["has_artifacts"]:
+        return Judged(FinishVerdict.ARTIFACT_MISSING, row["log_size"])
+    return Judged(FinishVerdict.LEASE_LOST)
+
+
+def _topics(rows: Sequence[asyncpg.Record]) -> set[str]:
+    topics: set[str] = set()
+    for row in rows:
+        if not row["is_accepted"]:
+            continue
+        topics.add(job_topic(row["job_id"]))
+        if row["is_requeued"]:
+            topics.add("tasks")
+        elif row["is_retried"]:
+            topics.add("delayed")
+        else:
+            topics.add("settle" if row["is_engine"] else "prepared")
+    return topics
+
+
+async def _repeated(store: Store, results: Sequence[tuple[WorkerId, Finished]]) -> list[bool]:
+    """Tell of each result whether this very body was accepted before."""
+    rows = await store.db.fetch(
+        _FINISHED,
+        [worker_id for worker_id, _ in results],
+        [one.attempt_id for _, one in results],
+        [one.token_hash for _, one in results],
+        [one.body_hash for _, one in results],
     )
-    if row is None:
-        is_same = await store.db.fetchval(
-            _FINISHED, worker_id, finished.attempt_id, finished.token_hash, finished.body_hash
-        )
-        return FinishVerdict.ACCEPTED if is_same else FinishVerdict.LEASE_LOST
-    topics = {job_topic(row["job_id"])}
-    if row["is_requeued"]:
-        topics.add("tasks")
-    elif row["is_retried"]:
-        topics.add("delayed")
-    else:
-        topics.add("prepared" if row["kind"] == TaskKind.PREPARE else "settle")
-    store.signals.publish(*topics)
-    return FinishVerdict.ACCEPTED
+    accepted = {row["n"] - 1 for row in rows}
+    return [place in accepted for place in range(len(results))]
 
 
 async def held(store: Store, worker_id: WorkerId, proof: AttemptProof) -> TaskId | None:

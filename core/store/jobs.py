@@ -62,6 +62,12 @@ class NewJob:
     idempotency: Idempotency | None = None
 
     @property
+    def is_plain(self) -> bool:
+        """Whether nothing has to be looked at before it is written."""
+        is_queued = self.is_forced or self.policy is ActiveJobPolicy.QUEUE
+        return is_queued and self.idempotency is None
+
+    @property
     def fingerprint(self) -> bytes:
         """Hash of the arguments: a repeated key must come with the same."""
         arguments = [self.project_id, self.is_incremental, self.is_forced, self.revision]
@@ -94,8 +100,7 @@ async def create(store: Store, new: NewJob) -> Created:
         InvalidField: it is closed, its scheme disused, or the key was used with other arguments.
         ActiveJobExists: the policy is `reject` and jobs of the project are open.
     """
-    is_plain = new.is_forced or new.policy is ActiveJobPolicy.QUEUE
-    if is_plain and new.idempotency is None:
+    if new.is_plain:
         created = await _insert(store.db, new)
     else:
         # Without a key, a create that was carried out and not confirmed would meet its own job.
@@ -104,6 +109,17 @@ async def create(store: Store, new: NewJob) -> Created:
         )
     if created.is_new:
         store.signals.publish("jobs")
+    return created
+
+
+async def create_many(store: Store, news: Sequence[NewJob]) -> list[Created | None]:
+    """Write plain jobs (`NewJob.is_plain`) in one transaction, in their order.
+
+    Returns:
+        What `create` returns of each; None where it would raise: ask it, it says why.
+    """
+    created = await _insert_many(store.db, news)
+    store.signals.publish("jobs")
     return created
 
 
@@ -181,21 +197,27 @@ async def _apply_policy(connection: Queryable, new: NewJob) -> Created | None:
 
 
 async def _insert(connection: Queryable, new: NewJob) -> Created:
-    row = await connection.fetchrow(
-        _CREATE,
-        new.project_id,
-        new.is_incremental,
-        new.is_forced,
-        new.revision,
-        new.created_from,
-        new.creator,
-        new.queue_limit_s,
-    )
-    if row is None:
+    (created,) = await _insert_many(connection, [new])
+    if created is None:
         # Say why: not there, closed, or its scheme disused.
         await _lock_project(connection, new.project_id)
         raise InvalidField("project", "changed while the job was created: try again")
-    return Created(JobId(row["job_id"]), ScanId(row["scan_id"]))
+    return created
+
+
+async def _insert_many(connection: Queryable, news: Sequence[NewJob]) -> list[Created | None]:
+    rows = await connection.fetch(
+        _CREATE,
+        [new.project_id for new in news],
+        [new.is_incremental for new in news],
+        [new.is_forced for new in news],
+        [new.revision for new in news],
+        [new.created_from for new in news],
+        [new.creator for new in news],
+        [new.queue_limit_s for new in news],
+    )
+    created = {row["n"] - 1: Created(JobId(row["job_id"]), ScanId(row["scan_id"])) for row in rows}
+    return [created.get(place) for place in range(len(news))]
 
 
 async def closed(store: Store, job_ids: Iterable[JobId]) -> dict[JobId, ClosedJob]:

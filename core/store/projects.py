@@ -12,6 +12,7 @@ from core.domain.ids import OrgId, ProjectId, RepoId, SchemeId
 from core.domain.states import ActiveJobPolicy
 from core.store.pages import Page, page_of
 from core.store.queries import query
+from core.store.shares import ShareChange, limits_changed
 from core.store.store import Store
 
 _CREATE = query("projects/create")
@@ -35,6 +36,10 @@ class Project:
     created_from: str
     creator: str
     created_at: datetime
+    #: Of its organisation's share of the queue, beside the organisation's other projects.
+    weight: int
+    #: Tasks in the queue and on workers at the same time; None: not limited.
+    max_running: int | None
     repo_id: RepoId
     repo_name: str
     scm_url: str
@@ -92,6 +97,17 @@ async def create(store: Store, new: NewProject) -> ProjectId:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectPlace:
+    """Where a caller looks for a project, and which organisation it sees (None: all)."""
+
+    org_sid: str
+    team_name: str
+    repo_id: RepoId
+    project_id: ProjectId
+    scope: OrgId | None
+
+
 async def get(
     store: Store,
     org_sid: str,
@@ -106,10 +122,25 @@ async def get(
     Raises:
         NotFound: it does not exist there, or not for the caller.
     """
-    row = await store.db.fetchrow(_GET, org_sid, team_name, repo_id, project_id, scope)
-    if row is None:
+    place = ProjectPlace(org_sid, team_name, repo_id, project_id, scope)
+    (found,) = await find_many(store, [place])
+    if found is None:
         raise NotFound(f"project {project_id}")
-    return _project(row)
+    return found
+
+
+async def find_many(store: Store, places: Sequence[ProjectPlace]) -> list[Project | None]:
+    """Return projects, in order; None: it does not exist there, or not for the caller."""
+    rows = await store.db.fetch(
+        _GET,
+        [place.org_sid for place in places],
+        [place.team_name for place in places],
+        [place.repo_id for place in places],
+        [place.project_id for place in places],
+        [place.scope for place in places],
+    )
+    found = {row["n"] - 1: _project(row) for row in rows}
+    return [found.get(index) for index in range(len(places))]
 
 
 async def list_projects(
@@ -127,14 +158,25 @@ async def list_projects(
     return page_of(rows, _project)
 
 
-async def change(store: Store, project_id: ProjectId, *, status: int | None) -> None:
+async def change(
+    store: Store,
+    project_id: ProjectId,
+    *,
+    status: int | None = None,
+    share: ShareChange | None = None,
+) -> None:
     """Change what is given; a closed or inactive project takes no scans."""
-    await store.db.execute(_CHANGE, project_id, status)
+    share = share or ShareChange()
+    await store.db.execute(
+        _CHANGE, project_id, status, share.weight, share.sets_limit, share.max_running
+    )
+    limits_changed(store)
 
 
 def _project(row: Any) -> Project:
     values = dict(row)
-    values.pop("total", None)
+    for extra in ("total", "n"):
+        values.pop(extra, None)
     policy = values["active_job_policy"]
     values["active_job_policy"] = ActiveJobPolicy(policy) if policy is not None else None
     return Project(**values)

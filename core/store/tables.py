@@ -38,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, UUID
 from sqlalchemy.types import UserDefinedType
 
-from core.domain.states import STARTED_PHASES, JobPhase
+from core.domain.states import STARTED_PHASES, JobPhase, PendingReason
 
 
 class Xid8(UserDefinedType[int]):
@@ -102,7 +102,13 @@ organizations = Table(
     Column("org_sid", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     _time("created_at", now=True),
+    #: of its share of the queue, beside other organisations
+    Column("weight", SmallInteger, nullable=False, server_default="1"),
+    #: tasks in the queue and on workers at the same time; null: not limited
+    Column("max_running", Integer),
     CheckConstraint("org_sid ~ '^[a-z0-9_-]{1,64}$'", name="org_sids_are_plain"),
+    CheckConstraint("weight BETWEEN 1 AND 100", name="organization_weight_is_bounded"),
+    CheckConstraint("max_running >= 0", name="organization_limit_is_a_count"),
 )
 
 teams = Table(
@@ -195,10 +201,16 @@ projects = Table(
     Column("base_config_hash", Text),
     #: engine name → version, as they ran
     Column("base_engines", JSONB),
+    #: of its organisation's share of the queue, beside the organisation's other projects
+    Column("weight", SmallInteger, nullable=False, server_default="1"),
+    #: tasks in the queue and on workers at the same time; null: not limited
+    Column("max_running", Integer),
     UniqueConstraint(
         "repo_id", "branch", "scheme_id", "scan_path", name="projects_are_registered_once"
     ),
     CheckConstraint("status IN (1, 2, 3)", name="project_status_is_known"),
+    CheckConstraint("weight BETWEEN 1 AND 100", name="project_weight_is_bounded"),
+    CheckConstraint("max_running >= 0", name="project_limit_is_a_count"),
     CheckConstraint(
         "(base_job_id IS NULL) = (base_revision IS NULL)"
         " AND (base_job_id IS NULL) = (base_scan_id IS NULL)",
@@ -292,6 +304,9 @@ jobs = Table(
     #: lease of the scheduler that resolves the revision
     Column("admission_token", UUID(as_uuid=True)),
     _time("admission_expires_at", nullable=True),
+    #: sort key of its first task, and the distance to that of each further one; null: not reserved
+    Column("first_key", BigInteger),
+    Column("key_step", BigInteger),
     CheckConstraint(
         _phases(JobPhase),
         name="job_phase_is_known",
@@ -339,7 +354,13 @@ jobs = Table(
         postgresql_where=text(f"NOT is_forced AND {_STARTED}"),
     ),
     Index("jobs_open_idx", "project_id", "id", postgresql_where=_OPEN),
-    Index("jobs_waiting_idx", "id", postgresql_where=text("phase = 'waiting'")),
+    Index(
+        "jobs_waiting_idx",
+        "project_id",
+        "is_forced",
+        "id",
+        postgresql_where=text("phase = 'waiting'"),
+    ),
     Index("jobs_phase_idx", "phase", "id", postgresql_where=_OPEN),
     Index("jobs_expires_at_idx", "expires_at", postgresql_where=_OPEN),
     Index("jobs_project_id_id_idx", "project_id", text("id DESC")),
@@ -436,7 +457,6 @@ task_outcomes = Table(
     CheckConstraint(
         "(outcome = 'succeeded') = (result_code BETWEEN 0 AND 1)", name="outcome_and_code_agree"
     ),
-    Index("task_outcomes_job_id_idx", "job_id"),
     postgresql_partition_by="RANGE (task_id)",
 )
 
@@ -452,8 +472,24 @@ task_pending = Table(
     _time("not_before"),
     #: why it waits
     Column("reason", Text, nullable=False),
-    Index("task_pending_not_before_idx", "not_before"),
-    Index("task_pending_job_id_idx", "job_id"),
+    Column("project_id", BigInteger, nullable=False),
+    #: so far
+    Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    #: see task_ready
+    Column("preferred_worker_id", BigInteger),
+    CheckConstraint(
+        f"reason IN ({', '.join(repr(reason.value) for reason in PendingReason)})",
+        name="pending_reason_is_known",
+    ),
+    Index("task_pending_not_before_idx", "not_before", postgresql_where=text("reason = 'retry'")),
+    Index(
+        "task_pending_limited_idx",
+        "project_id",
+        "class_id",
+        "sort_key",
+        "task_id",
+        postgresql_where=text("reason <> 'retry'"),
+    ),
     **_HOT,
 )
 
@@ -463,16 +499,57 @@ task_ready = Table(
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
     Column("job_id", BigInteger, nullable=False),
     Column("class_id", Integer, nullable=False),
-    #: virtual start time, µs; smaller goes first
+    #: place in the order, ns of virtual time, less what priority is worth; smaller goes first
     Column("sort_key", BigInteger, nullable=False),
     Column("failures", SmallInteger, nullable=False, server_default="0"),
     Column("resets", SmallInteger, nullable=False, server_default="0"),
     #: has the sources already; the others leave it the task for a moment
     Column("preferred_worker_id", BigInteger),
     _time("ready_at", now=True),
+    Column("project_id", BigInteger, nullable=False),
+    #: so far
+    Column("attempts", SmallInteger, nullable=False, server_default="0"),
     Index("task_ready_claim_idx", "class_id", "sort_key", "task_id"),
-    Index("task_ready_job_id_idx", "job_id"),
     **_HOT,
+)
+
+#: The last place a project has reserved in the queue's order, while it has a backlog.
+share_clocks = Table(
+    "share_clocks",
+    metadata,
+    Column("project_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("org_id", BigInteger, nullable=False),
+    Column("weight", SmallInteger, nullable=False),
+    Column("last_place", BigInteger, nullable=False),
+    Column(
+        "charged_at",
+        TIMESTAMP(timezone=True),
+        nullable=False,
+        server_default=text("clock_timestamp()"),
+    ),
+    Index("share_clocks_org_id_idx", "org_id"),
+    prefixes=["UNLOGGED"],
+    postgresql_with=_HOT["postgresql_with"] | {"fillfactor": 50},
+)
+
+#: Tasks of limited organisations, projects and engines that were put into the queue.
+task_grants = Table(
+    "task_grants",
+    metadata,
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("project_id", BigInteger, nullable=False),
+    Column("org_id", BigInteger, nullable=False),
+    Column("engine", Text, nullable=False),
+    **_HOT,
+)
+
+engine_limits = Table(
+    "engine_limits",
+    metadata,
+    Column("engine", Text, primary_key=True),
+    #: tasks in the queue and on workers at the same time
+    Column("max_running", Integer, nullable=False),
+    CheckConstraint("max_running >= 0", name="engine_limit_is_a_count"),
 )
 
 attempt_ids = Sequence("attempt_ids", data_type=BigInteger, metadata=metadata)
@@ -492,7 +569,7 @@ task_leases = Table(
     Column("worker_id", BigInteger, nullable=False),
     #: number of the attempt, from 1
     Column("number", SmallInteger, nullable=False),
-    Column("token_hash", LargeBinary, nullable=False, unique=True),
+    Column("token_hash", LargeBinary, nullable=False),
     Column("claim_id", UUID(as_uuid=True), nullable=False),
     Column("claim_index", SmallInteger, nullable=False),
     Column("class_id", Integer, nullable=False),
@@ -502,8 +579,8 @@ task_leases = Table(
     _time("offered_at", now=True),
     #: null: only offered
     _time("started_at", nullable=True),
-    Index("task_leases_worker_id_idx", "worker_id"),
-    Index("task_leases_job_id_idx", "job_id"),
+    Column("project_id", BigInteger, nullable=False),
+    # Leads to a worker's leases, too. A job's are found by its tasks: an index less to write.
     UniqueConstraint("worker_id", "claim_id", "claim_index", name="claims_are_answered_once"),
     **_HOT,
 )
@@ -534,8 +611,13 @@ task_attempts = Table(
     CheckConstraint(
         "(outcome = 'succeeded') = (reason IS NULL)", name="failed_attempts_have_a_reason"
     ),
-    Index("task_attempts_attempt_id_idx", "attempt_id"),
-    Index("task_attempts_job_id_idx", "job_id"),
+    # Asked for by a repeated result and a late beat only: rare, so it costs next to nothing.
+    Index(
+        "task_attempts_attempt_id_idx",
+        "attempt_id",
+        postgresql_using="brin",
+        postgresql_with={"autosummarize": "on"},
+    ),
     postgresql_partition_by="RANGE (task_id)",
 )
 
@@ -617,6 +699,14 @@ workers = Table(
     _time("registered_at", now=True),
     #: found dead by the reaper; null again at the next registration
     _time("lost_at", nullable=True),
+    #: The capability classes it fits, sorted: workers with the same are answered together.
+    Column("class_ids", ARRAY(Integer), nullable=False, server_default=text("'{}'::integer[]")),
+    #: attempts in a row that died of its own fault
+    Column("faults", SmallInteger, nullable=False, server_default="0"),
+    _time("first_fault_at", nullable=True),
+    #: gets no offers until then
+    _time("quarantined_until", nullable=True),
+    Column("quarantine_reason", Text),
     CheckConstraint("directive IN ('drain', 'pause')", name="directive_is_known"),
     CheckConstraint("isolation IN ('group', 'bwrap')", name="isolation_is_known"),
 )

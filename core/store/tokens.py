@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -75,12 +75,13 @@ class ListedToken:
     revoked_at: datetime | None
 
 
-async def find_user(store: Store, token_hash: bytes) -> UserToken | None:
-    """Return the user token with this hash, if it is good now."""
-    row = await store.db.fetchrow(_FIND_USER, token_hash)
-    if row is None:
-        return None
-    return UserToken(row["id"], row["name"], Role(row["role"]), row["org_id"])
+async def find_users(store: Store, token_hashes: Sequence[bytes]) -> list[UserToken | None]:
+    """Return the user tokens with these hashes, in order; None: not good now."""
+    found = {
+        row["token_hash"]: UserToken(row["id"], row["name"], Role(row["role"]), row["org_id"])
+        for row in await store.db.fetch(_FIND_USER, list(token_hashes))
+    }
+    return [found.get(token_hash) for token_hash in token_hashes]
 
 
 async def find_enrolment(store: Store, token_hash: bytes) -> EnrolmentToken | None:

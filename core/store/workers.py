@@ -112,7 +112,7 @@ async def register(
                     registration.version,
                 )
             )
-            await connection.execute(_BEAT, worker_id)
+            await connection.execute(_BEAT, [worker_id])
             await match_worker(
                 connection,
                 worker_id,
@@ -139,12 +139,13 @@ async def _pay(
         raise EnrolmentSpent("the enrolment token was used; make a new one for this worker")
 
 
-async def by_token(store: Store, token_hash: bytes) -> WorkerIdentity | None:
-    """Return who a worker token belongs to; None: nobody, or it has expired."""
-    row = await store.db.fetchrow(_BY_TOKEN, token_hash)
-    if row is None:
-        return None
-    return WorkerIdentity(WorkerId(row["id"]), row["name"], row["directive"])
+async def by_tokens(store: Store, token_hashes: Sequence[bytes]) -> list[WorkerIdentity | None]:
+    """Return who worker tokens belong to, in order; None: nobody, or the token has expired."""
+    found = {
+        row["token_hash"]: WorkerIdentity(WorkerId(row["id"]), row["name"], row["directive"])
+        for row in await store.db.fetch(_BY_TOKEN, list(token_hashes))
+    }
+    return [found.get(token_hash) for token_hash in token_hashes]
 
 
 async def add_token(store: Store, worker_id: WorkerId, token_hash: bytes, *, ttl_s: float) -> None:

@@ -133,8 +133,9 @@ async def test_each_attempt_has_its_own_log(
     await hand.finish(task, outcome="failed", reason="worker_error")
     await store.db.execute(
         "WITH due AS (DELETE FROM task_pending RETURNING *) INSERT INTO task_ready"
-        " (task_id, job_id, class_id, sort_key, failures, resets)"
-        " SELECT task_id, job_id, class_id, sort_key, failures, resets FROM due"
+        " (task_id, job_id, project_id, class_id, sort_key, attempts, failures, resets)"
+        " SELECT task_id, job_id, project_id, class_id, sort_key, attempts, failures, resets"
+        " FROM due"
     )
     second = await hand.claim_and_start()
     await hand.log(second, 0, b"second")

@@ -69,7 +69,7 @@ async def test_the_bootstrap_token_is_an_admin_at_every_start(store: Store, tmp_
         made = await ensure_bootstrap_token(settings, store)
         assert (made.token, made.file) == (None, None)
 
-    found = await tokens.find_user(store, hash_token(secret))
+    (found,) = await tokens.find_users(store, [hash_token(secret)])
     assert found is not None
     assert (found.role, found.org_id) == ("admin", None)
     assert await admins(store) == 1
@@ -84,7 +84,7 @@ async def test_a_revoked_bootstrap_token_stays_revoked(store: Store, tmp_path: P
 
     await ensure_bootstrap_token(settings, store)
 
-    assert await tokens.find_user(store, hash_token(secret)) is None
+    assert await tokens.find_users(store, [hash_token(secret)]) == [None]
 
 
 async def test_a_bootstrap_token_that_looks_like_a_mistyped_one_of_ours_is_refused(

@@ -123,8 +123,9 @@ async def hold(
     token_hash = hashlib.sha256(secrets.token_bytes(32)).digest()
     attempt = await db.fetchval(
         "INSERT INTO task_leases (task_id, job_id, worker_id, number, token_hash, claim_id,"
-        " claim_index, class_id, sort_key, failures, resets, offered_at, started_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, 0, 1, 0, 0, 0, $7, $8) RETURNING attempt_id",
+        " claim_index, class_id, sort_key, failures, resets, offered_at, started_at, project_id)"
+        " SELECT $1, $2, $3, $4, $5, $6, 0, 1, 0, 0, 0, $7, $8, j.project_id"
+        " FROM jobs AS j WHERE j.id = $2 RETURNING attempt_id",
         task_id,
         job_id,
         worker,

@@ -13,8 +13,19 @@ from core.domain.errors import ActiveJobExists, InvalidField, NotFound
 from core.domain.ids import JobId, TokenId
 from core.domain.outcomes import Outcome, Reason
 from core.domain.states import ActiveJobPolicy, JobState
-from core.store import admissions, attempts, classes, deadlines, jobs, reaping, settling, workers
-from core.store.attempts import FinishVerdict, ProgressBeat
+from core.store import (
+    admissions,
+    attempts,
+    beats,
+    classes,
+    deadlines,
+    jobs,
+    reaping,
+    settling,
+    workers,
+)
+from core.store.attempts import FinishVerdict
+from core.store.beats import ProgressBeat
 from core.store.settling import FindingRow, Lines
 from core.store.store import Store
 from tests.store import lifecycle as life
@@ -306,7 +317,7 @@ async def test_a_lost_worker_loses_its_tasks_and_its_results(store: Store, proje
     assert again.offer.number == 2
     assert await life.finish(store, stale) is FinishVerdict.LEASE_LOST
     assert await attempts.held(store, lost, stale.proof) is None
-    answer = await attempts.beat(
+    answer = await beats.beat(
         store,
         lost,
         [ProgressBeat(stale.offer.attempt_id, "running", 1, 2)],
@@ -326,7 +337,7 @@ async def test_a_beating_worker_keeps_its_leases(store: Store, project_id: int) 
     task = await life.claim_and_start(store, worker)
     await store.db.execute("UPDATE worker_beats SET seen_at = now() - interval '1 minute'")
     beat = ProgressBeat(task.offer.attempt_id, "running", 3, 9)
-    answer = await attempts.beat(store, worker, [beat], is_draining=False, lease_s=30)
+    answer = await beats.beat(store, worker, [beat], is_draining=False, lease_s=30)
 
     assert await reaping.reap(store, lease_s=30, max_resets=3) == 0
 
@@ -341,7 +352,7 @@ async def test_an_attempt_named_twice_in_a_beat_counts_once(store: Store, projec
     task = await life.claim_and_start(store, worker)
     twice = [ProgressBeat(task.offer.attempt_id, "running", done, 9) for done in (2, 3)]
 
-    answer = await attempts.beat(store, worker, twice, is_draining=False, lease_s=30)
+    answer = await beats.beat(store, worker, twice, is_draining=False, lease_s=30)
 
     assert answer.known == {task.offer.attempt_id}
     assert await store.db.fetchval("SELECT files_done FROM attempt_progress") == 3

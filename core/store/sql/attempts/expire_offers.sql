@@ -1,19 +1,26 @@
 -- Return to the queue, uncounted, offers that nobody started in time.
-WITH lease AS (
+WITH late AS MATERIALIZED (
+    SELECT l.attempt_id
+    FROM task_leases AS l
+    WHERE l.started_at IS NULL AND l.offered_at < now() - make_interval(secs => $1)
+    ORDER BY l.attempt_id
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+),
+lease AS (
     DELETE FROM task_leases AS l
-    WHERE l.attempt_id IN (
-        SELECT late.attempt_id
-        FROM task_leases AS late
-        WHERE late.started_at IS NULL AND late.offered_at < now() - make_interval(secs => $1)
-        ORDER BY late.attempt_id
-        LIMIT $2
-        FOR UPDATE SKIP LOCKED
-    )
+    USING late
+    WHERE l.attempt_id = late.attempt_id
     RETURNING l.*
 ),
 ready AS (
-    INSERT INTO task_ready (task_id, job_id, class_id, sort_key, failures, resets)
-    SELECT lease.task_id, lease.job_id, lease.class_id, lease.sort_key, lease.failures, lease.resets
+    INSERT INTO task_ready (
+        task_id, job_id, project_id, class_id, sort_key, attempts, failures, resets
+    )
+    SELECT
+        lease.task_id, lease.job_id, lease.project_id, lease.class_id, lease.sort_key,
+        -- never begun: no attempt to count
+        lease.number - 1, lease.failures, lease.resets
     FROM lease
 ),
 written AS (

@@ -10,7 +10,9 @@ WITH gone AS MATERIALIZED (
         AND ($2::bigint[] IS NULL OR l.attempt_id = ANY($2::bigint[]))
 ),
 job AS MATERIALIZED (
-    SELECT j.id
+    SELECT
+        j.id,
+        j.prepare_task_id
     FROM jobs AS j
     WHERE j.id IN (SELECT gone.job_id FROM gone) AND j.phase IN ('preparing', 'queued', 'running')
     ORDER BY j.id
@@ -23,7 +25,10 @@ lease AS (
         l.attempt_id = gone.attempt_id
         AND l.job_id = job.id
         AND l.started_at IS NOT NULL
-    RETURNING l.*, l.resets + 1 < $3 AS is_requeued
+    RETURNING
+        l.*,
+        l.resets + 1 < $3 AS is_requeued,
+        l.task_id <> job.prepare_task_id AS is_engine
 ),
 attempt AS (
     INSERT INTO task_attempts (
@@ -38,10 +43,12 @@ attempt AS (
     FROM lease
 ),
 ready AS (
-    INSERT INTO task_ready (task_id, job_id, class_id, sort_key, failures, resets)
+    INSERT INTO task_ready (
+        task_id, job_id, project_id, class_id, sort_key, attempts, failures, resets
+    )
     SELECT
-        lease.task_id, lease.job_id, lease.class_id, lease.sort_key, lease.failures,
-        lease.resets + 1
+        lease.task_id, lease.job_id, lease.project_id, lease.class_id, lease.sort_key,
+        lease.number, lease.failures, lease.resets + 1
     FROM lease
     WHERE lease.is_requeued
 ),
@@ -54,21 +61,20 @@ outcome AS (
         clock_timestamp()
     FROM lease
     WHERE NOT lease.is_requeued
-    RETURNING task_id, job_id
 ),
 closed AS (
     SELECT
-        outcome.job_id,
-        count(*) FILTER (WHERE t.kind = 'engine') AS engine_tasks
-    FROM outcome
-    INNER JOIN tasks AS t ON outcome.task_id = t.id
-    GROUP BY outcome.job_id
+        lease.job_id,
+        count(*) AS engine_tasks
+    FROM lease
+    WHERE lease.is_engine AND NOT lease.is_requeued
+    GROUP BY lease.job_id
 ),
 counted AS (
     UPDATE jobs AS j
     SET open_tasks = j.open_tasks - closed.engine_tasks
     FROM closed
-    WHERE j.id = closed.job_id AND closed.engine_tasks > 0
+    WHERE j.id = closed.job_id
 ),
 written AS (
     INSERT INTO events (kind, job_id, task_id, attempt_id, worker_id, detail)

@@ -1,11 +1,14 @@
--- Record how far running attempts of a worker have come.
+-- Record how far running attempts have come, each of the worker that says so.
 INSERT INTO attempt_progress (attempt_id, phase, files_done, files_planned)
-SELECT beat.attempt_id, beat.phase, beat.files_done, beat.files_planned
+SELECT DISTINCT ON (beat.attempt_id)
+    beat.attempt_id,
+    beat.phase,
+    beat.files_done,
+    beat.files_planned
 FROM
-    unnest($2::bigint[], $3::text[], $4::bigint[], $5::bigint[])
-    AS beat (attempt_id, phase, files_done, files_planned)
-INNER JOIN task_leases AS l ON beat.attempt_id = l.attempt_id
-WHERE l.worker_id = $1
+    unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])
+    AS beat (worker_id, attempt_id, phase, files_done, files_planned)
+INNER JOIN task_leases AS l ON beat.attempt_id = l.attempt_id AND beat.worker_id = l.worker_id
 ORDER BY beat.attempt_id
 ON CONFLICT (attempt_id) DO UPDATE
 SET

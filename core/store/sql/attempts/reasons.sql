@@ -1,6 +1,7 @@
--- Return why attempts of a worker are over.
+-- Return why attempts are over, each of the worker that asks.
 SELECT
     a.attempt_id,
     a.reason
-FROM task_attempts AS a
-WHERE a.attempt_id = ANY($2::bigint[]) AND a.worker_id = $1
+FROM unnest($1::bigint[], $2::bigint[]) AS asked (worker_id, attempt_id)
+INNER JOIN task_attempts AS a
+    ON asked.attempt_id = a.attempt_id AND asked.worker_id = a.worker_id

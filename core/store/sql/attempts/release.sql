@@ -5,8 +5,13 @@ WITH lease AS (
     RETURNING l.*
 ),
 ready AS (
-    INSERT INTO task_ready (task_id, job_id, class_id, sort_key, failures, resets)
-    SELECT lease.task_id, lease.job_id, lease.class_id, lease.sort_key, lease.failures, lease.resets
+    INSERT INTO task_ready (
+        task_id, job_id, project_id, class_id, sort_key, attempts, failures, resets
+    )
+    SELECT
+        lease.task_id, lease.job_id, lease.project_id, lease.class_id, lease.sort_key,
+        -- never begun: no attempt to count
+        lease.number - 1, lease.failures, lease.resets
     FROM lease
 ),
 written AS (

@@ -3,35 +3,46 @@ WITH held AS MATERIALIZED (
     SELECT
         l.attempt_id,
         l.job_id
-    FROM task_leases AS l
-    INNER JOIN unnest($2::bigint[], $3::bytea[]) AS asked (attempt_id, token_hash)
-        ON l.attempt_id = asked.attempt_id AND l.token_hash = asked.token_hash
-    WHERE l.worker_id = $1
+    FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS asked (worker_id, attempt_id, token_hash)
+    INNER JOIN task_leases AS l ON asked.attempt_id = l.attempt_id
+    WHERE l.token_hash = asked.token_hash AND l.worker_id = asked.worker_id
 ),
 job AS MATERIALIZED (
     -- Jobs are locked before leases, by every statement that locks both.
-    SELECT j.id
+    SELECT
+        j.id,
+        j.prepare_task_id
     FROM jobs AS j
     WHERE j.id IN (SELECT held.job_id FROM held) AND j.phase IN ('preparing', 'queued', 'running')
     ORDER BY j.id
     FOR NO KEY UPDATE
 ),
+moment AS MATERIALIZED (
+    -- The clock's time, not the transaction's: it may have waited for the job.
+    SELECT
+        job.id,
+        job.prepare_task_id,
+        clock_timestamp() AS at
+    FROM job
+),
 started AS (
     UPDATE task_leases AS l
-    -- The clock's time, not the transaction's: it may have waited for the job.
-    SET started_at = coalesce(l.started_at, clock_timestamp())
+    SET started_at = coalesce(l.started_at, moment.at)
     FROM held
-    INNER JOIN job ON held.job_id = job.id
+    INNER JOIN moment ON held.job_id = moment.id
     WHERE l.attempt_id = held.attempt_id
-    RETURNING l.attempt_id, l.task_id, l.job_id, l.worker_id, l.started_at
+    RETURNING
+        l.attempt_id, l.task_id, l.job_id, l.worker_id, l.started_at,
+        l.task_id <> moment.prepare_task_id AS is_engine,
+        -- Asked again, it runs since before: one start, one event.
+        l.started_at = moment.at AS is_new
 ),
 engine AS (
     SELECT
         started.job_id,
         min(started.started_at) AS started_at
     FROM started
-    INNER JOIN tasks AS t ON started.task_id = t.id
-    WHERE t.kind = 'engine'
+    WHERE started.is_engine
     GROUP BY started.job_id
 ),
 running AS (
@@ -50,6 +61,7 @@ written AS (
         'task.started', NULL::bigint, started.job_id, started.task_id, started.attempt_id,
         started.worker_id
     FROM started
+    WHERE started.is_new
     UNION ALL
     SELECT 'job.started', running.project_id, running.id, NULL, NULL, NULL
     FROM running

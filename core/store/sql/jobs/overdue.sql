@@ -4,9 +4,10 @@ SELECT
     j.phase,
     NOT EXISTS (
         SELECT
-        FROM task_ready AS r
+        FROM tasks AS t
+        INNER JOIN task_ready AS r ON t.id = r.task_id
         WHERE
-            r.job_id = j.id
+            t.job_id = j.id
             AND NOT EXISTS (
                 SELECT
                 FROM worker_classes AS wc

@@ -1,6 +1,7 @@
 -- One page of a repository's projects, and how many all pages hold.
 WITH found AS (
     SELECT p.id, p.branch, p.scan_path, p.status, p.created_from, p.creator, p.created_at,
+       p.weight, p.max_running,
        r.id AS repo_id, r.name AS repo_name, r.scm_url, r.scm_type,
        s.id AS scheme_id, s.name AS scheme_name, s.status AS scheme_status,
        s.is_default AS scheme_is_default, s.languages AS scheme_languages,

@@ -1,20 +1,27 @@
 -- Close what is left of the tasks of closed jobs: ready, pending, offered and running ones.
-WITH ready AS (
+WITH task AS MATERIALIZED (
+    SELECT t.id
+    FROM jobs AS j
+    -- A job's preparation is its first task.
+    INNER JOIN tasks AS t ON j.id = t.job_id AND t.id >= j.prepare_task_id
+    WHERE j.id = ANY($1::bigint[]) AND j.phase = 'closed'
+),
+ready AS (
     DELETE FROM task_ready AS r
-    USING jobs AS j
-    WHERE r.job_id = ANY($1::bigint[]) AND j.id = r.job_id AND j.phase = 'closed'
+    USING task
+    WHERE r.task_id = task.id
     RETURNING r.task_id, r.job_id
 ),
 pending AS (
     DELETE FROM task_pending AS p
-    USING jobs AS j
-    WHERE p.job_id = ANY($1::bigint[]) AND j.id = p.job_id AND j.phase = 'closed'
+    USING task
+    WHERE p.task_id = task.id
     RETURNING p.task_id, p.job_id
 ),
 lease AS (
     DELETE FROM task_leases AS l
-    USING jobs AS j
-    WHERE l.job_id = ANY($1::bigint[]) AND j.id = l.job_id AND j.phase = 'closed'
+    USING task
+    WHERE l.task_id = task.id
     RETURNING l.*
 ),
 attempt AS (

@@ -1,8 +1,9 @@
--- Return the worker a token belongs to, while it is valid.
+-- Return the workers that tokens belong to, of the tokens that are valid.
 SELECT
+    t.token_hash,
     w.id,
     w.name,
     w.directive
 FROM worker_tokens AS t
 INNER JOIN workers AS w ON t.worker_id = w.id
-WHERE t.token_hash = $1 AND t.expires_at > now()
+WHERE t.token_hash = ANY($1::bytea[]) AND t.expires_at > now()

@@ -1,7 +1,5 @@
--- Take a worker for live again, note whether it drains, and return what is asked of it.
-WITH changed AS (
-    UPDATE workers
-    SET lost_at = NULL, is_draining = $2
-    WHERE id = $1 AND (lost_at IS NOT NULL OR is_draining <> $2)
-)
-SELECT w.directive FROM workers AS w WHERE w.id = $1
+-- Take workers for live again, and note which of them drain.
+UPDATE workers AS w
+SET lost_at = NULL, is_draining = b.is_draining
+FROM unnest($1::bigint[], $2::boolean[]) AS b (worker_id, is_draining)
+WHERE w.id = b.worker_id AND (w.lost_at IS NOT NULL OR w.is_draining <> b.is_draining)

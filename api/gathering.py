@@ -1,0 +1,92 @@
+"""What concurrent requests ask of the database, gathered: one statement answers many of them.
+
+Every lookup is still made after its request arrived, so that a revoked token or a closed project
+counts at once; nothing is kept from one request for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from aiohttp import web
+
+from api.keys import SETTINGS, STORE
+from api.middlewares.errors import is_unavailable
+from core.domain.ids import WorkerId
+from core.runtime.coalescing import Coalescer
+from core.runtime.settings import Settings
+from core.store import attempts, beats, jobs, projects, tokens, workers
+from core.store.attempts import AttemptProof, Finished, Judged
+from core.store.beats import Beat, BeatAnswer
+from core.store.jobs import Created, NewJob
+from core.store.projects import Project, ProjectPlace
+from core.store.store import Store
+from core.store.tokens import UserToken
+from core.store.workers import WorkerIdentity
+
+#: Results hold up to a body's size each: few of them in one statement.
+_MOST_RESULTS = 64
+#: A heartbeat is held for seconds anyway: it may wait for company.
+_BEAT_GATHER_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """The gathered statements of one process."""
+
+    users: Coalescer[bytes, UserToken | None]
+    workers: Coalescer[bytes, WorkerIdentity | None]
+    projects: Coalescer[ProjectPlace, Project | None]
+    #: Plain jobs only (`NewJob.is_plain`).
+    creates: Coalescer[NewJob, Created | None]
+    starts: Coalescer[tuple[WorkerId, AttemptProof], bool]
+    results: Coalescer[tuple[WorkerId, Finished], Judged]
+    beats: Coalescer[Beat, BeatAnswer]
+    #: The same without noting a beat.
+    orders: Coalescer[Beat, BeatAnswer]
+
+
+GATHERING = web.AppKey("gathering", Gathering)
+
+
+def add_gathering(app: web.Application) -> None:
+    """Give an application its gathered statements."""
+    app[GATHERING] = gather(app[STORE], app[SETTINGS])
+
+
+def gather(store: Store, settings: Settings) -> Gathering:
+    """Return the gathered statements over *store*."""
+    lease_s = settings.lease.lease_s
+
+    async def start(proofs: Sequence[tuple[WorkerId, AttemptProof]]) -> list[bool]:
+        running = await attempts.start_many(store, proofs)
+        return [proof.attempt_id in running for _, proof in proofs]
+
+    return Gathering(
+        users=Coalescer("users", partial(tokens.find_users, store), is_shared=is_unavailable),
+        workers=Coalescer("workers", partial(workers.by_tokens, store), is_shared=is_unavailable),
+        projects=Coalescer(
+            "projects", partial(projects.find_many, store), is_shared=is_unavailable
+        ),
+        creates=Coalescer("creates", partial(jobs.create_many, store), is_shared=is_unavailable),
+        starts=Coalescer("starts", start, is_shared=is_unavailable),
+        results=Coalescer(
+            "results",
+            partial(attempts.finish_many, store, retry=settings.scheduler),
+            is_shared=is_unavailable,
+            most=_MOST_RESULTS,
+        ),
+        beats=Coalescer(
+            "beats",
+            partial(beats.beat_many, store, lease_s=lease_s),
+            is_shared=is_unavailable,
+            gather_s=_BEAT_GATHER_S,
+        ),
+        orders=Coalescer(
+            "orders",
+            partial(beats.orders_many, store, lease_s=lease_s),
+            is_shared=is_unavailable,
+        ),
+    )
