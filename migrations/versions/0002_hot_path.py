@@ -44,13 +44,14 @@ def upgrade() -> None:
     for table in _QUEUE:
         op.execute(f"ALTER TABLE {table} ADD COLUMN project_id BIGINT")
         op.execute(
-            f"UPDATE {table} AS t SET project_id = j.project_id FROM jobs AS j WHERE j.id = t.job_id"
+            f"UPDATE {table} AS t SET project_id = j.project_id"  # noqa: S608 - names of our own
+            " FROM jobs AS j WHERE j.id = t.job_id"
         )
         op.execute(f"ALTER TABLE {table} ALTER COLUMN project_id SET NOT NULL")
     for table in ("task_pending", "task_ready"):
         op.execute(f"ALTER TABLE {table} ADD COLUMN attempts SMALLINT DEFAULT '0' NOT NULL")
         op.execute(
-            f"UPDATE {table} AS t SET attempts ="
+            f"UPDATE {table} AS t SET attempts ="  # noqa: S608 - names of our own
             " (SELECT count(*) FROM task_attempts AS a WHERE a.task_id = t.task_id)"
         )
     op.execute(
