@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import daemons, db, doctor, jobs, registry, scan, tokens, up, workers
+from cli.commands import (
+    daemons,
+    db,
+    doctor,
+    jobs,
+    registry,
+    scan,
+    shares,
+    tokens,
+    up,
+    workers,
+)
 from cli.exits import MEANINGS, Exit
 from cli.running import guarded
 
@@ -37,6 +48,7 @@ app.add_typer(registry.projects, name="projects", rich_help_panel=_REGISTRY)
 app.add_typer(registry.repos, name="repos", rich_help_panel=_REGISTRY)
 app.add_typer(registry.schemes, name="schemes", rich_help_panel=_REGISTRY)
 app.add_typer(registry.orgs, name="orgs", rich_help_panel=_REGISTRY)
+app.add_typer(shares.engines, name="engines", rich_help_panel=_REGISTRY)
 app.add_typer(tokens.app, name="tokens", rich_help_panel=_REGISTRY)
 app.command(rich_help_panel=_SERVE)(daemons.api)
 app.command(rich_help_panel=_SERVE)(daemons.scheduler)

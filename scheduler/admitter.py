@@ -24,12 +24,11 @@ from core.runtime.git import Git
 from core.runtime.logs import get_logger
 from core.runtime.sealing import Sealer
 from core.runtime.settings import SchedulerSettings
-from core.store import admissions, classes, jobs
+from core.store import admissions, classes, jobs, shares
 from core.store.admissions import Base, JobPlan, Resolved
 from core.store.pool import is_unavailable
 from core.store.store import Store
-from scheduler import specs
-from scheduler.fairness import sort_key
+from scheduler import fairness, specs
 from scheduler.isolation import isolated
 
 log = get_logger(__name__)
@@ -104,7 +103,14 @@ class Admitter:
         if free <= 0:
             return 0
         token = uuid4()
-        admitted = await admissions.admit(self._store, token, lease_s=self._lease_s, limit=free)
+        admitted = await admissions.admit(
+            self._store,
+            token,
+            lease_s=self._lease_s,
+            limit=free,
+            cost=fairness.COST,
+            bonus=fairness.PRIORITY_BONUS,
+        )
         for job in await admissions.load(self._store, admitted):
             self._resolving[job.job_id] = token
             self._idle.clear()
@@ -178,17 +184,22 @@ class Admitter:
     async def _resolve(self, job: JobPlan, token: UUID) -> None:
         revision = await self._revision(job)
         config_hash = specs.config_hash(job)
-        base, full_reason = choose_base(
-            job,
-            config_hash=config_hash,
-            offers=await classes.live_engines(self._store, job.tag),
-        )
+        offers = await classes.live_engines(self._store, job.tag)
+        base, full_reason = choose_base(job, config_hash=config_hash, offers=offers)
         if base is not None and base.revision == revision:
             await admissions.close_unchanged(
                 self._store, job.job_id, token, base, message=NOTHING_CHANGED
             )
             log.info("job.unchanged", revision=revision)
             return
+        places = await shares.reserve(
+            self._store,
+            job.project_id,
+            fairness.tasks_of(job.engines, base.engines if base else None, len(offers)),
+            cost=fairness.COST,
+            bonus=fairness.PRIORITY_BONUS,
+            horizon_s=self._settings.queue_limit_s,
+        )
         resolved = Resolved(
             revision=revision,
             base=base,
@@ -199,7 +210,8 @@ class Admitter:
             spec=specs.prepare_spec(
                 job, revision=revision, base_revision=base.revision if base else None
             ),
-            sort_key=sort_key(job.created_at, job.priority),
+            sort_key=fairness.sort_key(places.first, job.priority),
+            key_step=places.step,
         )
         if await admissions.prepare(self._store, job.job_id, token, resolved):
             log.info("job.resolved", revision=revision, full_reason=full_reason)

@@ -16,7 +16,6 @@ from core.store import admissions, classes, jobs
 from core.store.admissions import JobPlan, PlannedTask, Prepared
 from core.store.store import Store
 from scheduler import specs
-from scheduler.fairness import sort_key
 from scheduler.isolation import isolated
 from scheduler.specs import EngineChoice
 
@@ -68,6 +67,8 @@ class Planner:
         if isinstance(choices, NotPlannable):
             return await self._close(job, choices.code, choices.message)
         scan_type, full_reason = decide_scan_type(job, report, choices)
+        # What an older scheduler prepared has no places: it goes first.
+        key_step = job.key_step or 0
         base_revision = job.scan_base_revision if scan_type is ScanType.INCREMENTAL else None
         planned = await admissions.plan(
             self._store,
@@ -76,7 +77,8 @@ class Planner:
             scan_type=scan_type,
             full_reason=full_reason,
             base_revision=base_revision,
-            sort_key=sort_key(job.created_at, job.priority),
+            sort_key=(job.first_key or 0) + key_step,
+            key_step=key_step,
             preferred_worker_id=prepared.worker_id,
         )
         if planned:

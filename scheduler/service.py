@@ -76,7 +76,9 @@ async def _run(settings: Settings, store: Store, health: LoopHealth) -> None:
         admitter = Admitter(
             store, settings.scheduler, git=git, sealer=open_sealer(settings), waker=waiting
         )
-        promoter = Promoter(store, delayed)
+        # An end of a task makes room below a limit: said by one of these.
+        ends = stack.enter_context(store.signals.subscribe("settle", "prepared", "jobs"))
+        promoter = Promoter(store, delayed, ends=ends)
         lookout = Lookout(
             store,
             settings,

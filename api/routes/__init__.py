@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from api.routes import (
     docs,
+    engines,
     health,
     jobs,
     orgs,
@@ -37,6 +38,7 @@ RESOURCES = (
     jobs,
     tasks,
     workers,
+    engines,
     worker_protocol,
     worker_uploads,
     worker_results,

@@ -7,12 +7,14 @@ from zoneinfo import ZoneInfo
 from aiohttp import web
 
 from api.envelope import enveloped, wire_time
-from api.keys import STORE, ZONE
+from api.errors import Refused
+from api.keys import PRINCIPAL, STORE, ZONE
 from api.operations import ORGS, Operations, in_envelope, in_page
 from api.pagination import PageQuery, page
 from api.principals import Access
 from api.schemas.registry import OrgAnswer, OrgChange, OrgCreate
 from api.scope import org_scope, scoped_org
+from api.shares import share_change
 from core.store import orgs
 from core.store.orgs import Org
 
@@ -28,7 +30,11 @@ operations = Operations("organisations")
 )
 async def create_org(request: web.Request, body: OrgCreate) -> web.Response:
     org = await orgs.create(
-        request.app[STORE], org_sid=body.org_sid, name=body.name or body.org_sid
+        request.app[STORE],
+        org_sid=body.org_sid,
+        name=body.name or body.org_sid,
+        weight=body.weight,
+        max_running=body.max_running,
     )
     return enveloped(_answer(org, request.app[ZONE]), status=201)
 
@@ -60,14 +66,19 @@ async def show_org(request: web.Request) -> web.Response:
 
 @operations.put(
     f"{ORGS}/{{org_sid}}/",
-    summary="Change an organisation's name",
+    summary="Change an organisation's name, weight or limit",
     access=Access.ADMIN,
     body=OrgChange,
     answers={200: in_envelope(OrgAnswer)},
+    description="Weight and limit divide what all organisations share: only an admin of all of "
+    "them changes these.",
 )
 async def change_org(request: web.Request, body: OrgChange) -> web.Response:
     org = await scoped_org(request)
-    changed = await orgs.change(request.app[STORE], org.id, name=body.name or None)
+    share = share_change(body)
+    if share is not None and not request[PRINCIPAL].may(Access.OPERATOR):
+        raise Refused(403, "only an admin of all organisations changes weight and limit of one")
+    changed = await orgs.change(request.app[STORE], org.id, name=body.name or None, share=share)
     return enveloped(_answer(changed, request.app[ZONE]))
 
 
@@ -75,5 +86,7 @@ def _answer(org: Org, zone: ZoneInfo) -> OrgAnswer:
     return {
         "org_sid": org.org_sid,
         "name": org.name,
+        "weight": org.weight,
+        "max_running": org.max_running,
         "created_time": wire_time(org.created_at, zone),
     }

@@ -14,6 +14,7 @@ from api.pagination import page
 from api.principals import Access
 from api.schemas.registry import ProjectAnswer, ProjectChange, ProjectCreate, ProjectQuery
 from api.scope import org_scope, scoped_project, scoped_repo
+from api.shares import share_change
 from core.domain.errors import InvalidField
 from core.domain.ids import SchemeId
 from core.domain.scm import as_field, check_branch
@@ -93,15 +94,17 @@ async def show_project(request: web.Request) -> web.Response:
 
 @operations.put(
     f"{PROJECT}/",
-    summary="Change a project's status",
+    summary="Change a project's status, weight or limit",
     access=Access.ADMIN,
     body=ProjectChange,
     answers={200: in_envelope(ProjectAnswer)},
 )
 async def change_project(request: web.Request, body: ProjectChange) -> web.Response:
     project = await scoped_project(request)
-    if "status" in body.model_fields_set:
-        await projects.change(request.app[STORE], project.id, status=body.status)
+    status = body.status if "status" in body.model_fields_set else None
+    share = share_change(body)
+    if status is not None or share is not None:
+        await projects.change(request.app[STORE], project.id, status=status, share=share)
     return enveloped(_answer(await scoped_project(request), request.app[ZONE]))
 
 
@@ -138,6 +141,8 @@ def _answer(project: Project, zone: ZoneInfo) -> ProjectAnswer:
             "default_flag": project.scheme_is_default,
             "status": project.scheme_status,
         },
+        "weight": project.weight,
+        "max_running": project.max_running,
         "creator": project.creator,
         "created_time": wire_time(project.created_at, zone),
     }

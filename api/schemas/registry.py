@@ -27,19 +27,40 @@ DisplayName = Annotated[Line, Field(min_length=1, max_length=128)]
 # --- organisations and teams --------------------------------------------------------------------
 
 
+Weight = Annotated[
+    int,
+    Field(ge=1, le=100, description="Share of the queue beside its equals: 2 gets twice of 1."),
+    BeforeValidator(integral),
+]
+MaxRunning = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=1_000_000,
+        description="Tasks in the queue and on workers at the same time; null: not limited, "
+        "0: none starts.",
+    ),
+    BeforeValidator(integral),
+]
+
+
 class OrgCreate(RequestBody):
     """`org_sid` is part of every path and never changes."""
 
     org_sid: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
     name: DisplayName | None = Field(default=None, description="Default: `org_sid`.")
+    weight: Weight = 1
+    max_running: MaxRunning | None = None
 
 
 class OrgChange(RequestBody):
-    """What is absent stays."""
+    """What is absent stays; `weight` and `max_running` only by an admin of all organisations."""
 
     model_config = CHANGE
 
     name: DisplayName = ""
+    weight: Weight = 1
+    max_running: MaxRunning | None = None
 
 
 class OrgAnswer(TypedDict):
@@ -47,6 +68,8 @@ class OrgAnswer(TypedDict):
 
     org_sid: str
     name: str
+    weight: int
+    max_running: int | None
     created_time: str
 
 
@@ -335,6 +358,8 @@ class ProjectChange(RequestBody):
     model_config = CHANGE
 
     status: ProjectStatus = 1
+    weight: Weight = 1
+    max_running: MaxRunning | None = None
 
 
 class ProjectQuery(PageQuery):
@@ -374,5 +399,7 @@ class ProjectAnswer(TypedDict):
     created_from: str
     repo: ProjectRepo
     scan_scheme: ProjectScheme
+    weight: int
+    max_running: int | None
     creator: str
     created_time: str

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
     from cli.client import Client
 
-orgs = typer.Typer(help="Organisations: list, create.", no_args_is_help=True)
+orgs = typer.Typer(help="Organisations: list, create, share.", no_args_is_help=True)
 repos = typer.Typer(help="Repositories: list, give credentials.", no_args_is_help=True)
 schemes = typer.Typer(help="Scan schemes of a repository: list.", no_args_is_help=True)
-projects = typer.Typer(help="Projects: list, create, show, close, reopen.", no_args_is_help=True)
+projects = typer.Typer(
+    help="Projects: list, create, show, close, reopen, share.", no_args_is_help=True
+)
 
 _STATUS = {1: "active", 2: "inactive", 3: "closed"}
 
@@ -59,12 +61,14 @@ def list_orgs(
         print_json(found)
         return
     print_table(
-        ("organisation", "name", "teams", "created"),
+        ("organisation", "name", "teams", "weight", "limit", "created"),
         (
             (
                 one["org_sid"],
                 one["name"],
                 ", ".join(team["name"] for team in one["teams"]),
+                one["weight"],
+                "" if one["max_running"] is None else one["max_running"],
                 moment(one["created_time"]),
             )
             for one in found
@@ -341,6 +345,8 @@ def show_project(
             ("folder", entry["scan_path"] or "everything"),
             ("scheme", f"{entry['scan_scheme']['id']} {entry['scan_scheme']['name']}"),
             ("status", _STATUS.get(entry["status"], "?")),
+            ("weight", entry["weight"]),
+            ("limit", "none" if entry["max_running"] is None else entry["max_running"]),
             ("created", f"{moment(entry['created_time'])} by {entry['creator']}"),
             ("api", ref.path()),
         )

@@ -80,6 +80,71 @@ STARTED_PHASES: frozenset[JobPhase] = frozenset(
 )
 
 
+class TaskPlace(StrEnum):
+    """Where a task is: in exactly one place, which is a table of its own or a kind of its rows."""
+
+    #: Not to be offered yet: tried again later, or over a limit.
+    PENDING = "pending"
+    #: In the queue.
+    READY = "ready"
+    #: Claimed by a worker that has not started it.
+    OFFERED = "offered"
+    #: Started.
+    RUNNING = "running"
+    #: Over: it has its outcome. Never left.
+    CLOSED = "closed"
+
+
+STATE_OF_PLACE: Mapping[TaskPlace, TaskState] = {
+    TaskPlace.PENDING: TaskState.WAITING,
+    TaskPlace.READY: TaskState.WAITING,
+    TaskPlace.OFFERED: TaskState.WAITING,
+    TaskPlace.RUNNING: TaskState.RUNNING,
+    TaskPlace.CLOSED: TaskState.CLOSED,
+}
+
+#: The table whose row says that a task is there; a lease is running once it has `started_at`.
+TABLE_OF_PLACE: Mapping[TaskPlace, str] = {
+    TaskPlace.PENDING: "task_pending",
+    TaskPlace.READY: "task_ready",
+    TaskPlace.OFFERED: "task_leases",
+    TaskPlace.RUNNING: "task_leases",
+    TaskPlace.CLOSED: "task_outcomes",
+}
+
+#: Where a task may be when it is written.
+FIRST_PLACES: frozenset[TaskPlace] = frozenset({TaskPlace.READY, TaskPlace.PENDING})
+
+#: Where a task may go from where, and what that move is called.
+MOVES: Mapping[TaskPlace, Mapping[TaskPlace, str]] = {
+    TaskPlace.PENDING: {TaskPlace.READY: "promoted", TaskPlace.CLOSED: "swept"},
+    TaskPlace.READY: {TaskPlace.OFFERED: "claimed", TaskPlace.CLOSED: "swept"},
+    TaskPlace.OFFERED: {
+        TaskPlace.READY: "expired or released",
+        TaskPlace.RUNNING: "started",
+        TaskPlace.CLOSED: "swept",
+    },
+    TaskPlace.RUNNING: {
+        TaskPlace.PENDING: "retried",
+        TaskPlace.READY: "requeued",
+        TaskPlace.CLOSED: "finished, lost too often or swept",
+    },
+    TaskPlace.CLOSED: {},
+}
+
+
+class PendingReason(StrEnum):
+    """Why a task is pending: what has to come before it is put into the queue."""
+
+    #: The time of the next try.
+    RETRY = "retry"
+    #: The end of another task of its organisation, project or engine: as many are in the queue or
+    #: on workers as the limit allows.
+    LIMIT_ORGANIZATION = "limit_organization"
+    LIMIT_PROJECT = "limit_project"
+    LIMIT_ENGINE = "limit_engine"
+
+
 class ScanType(IntEnum):
     """What a scan covers, as the contract numbers it."""
 

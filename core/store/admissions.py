@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from core.domain.ids import JobId, ProjectId, RepoId, ScanId, TaskId, WorkerId
+from core.domain.ids import JobId, ProjectId, RepoId, ScanId, WorkerId
 from core.domain.outcomes import Outcome
 from core.domain.states import FullReason, ScanType
 from core.store.pool import retrying
@@ -75,6 +75,9 @@ class JobPlan:
     full_reason: FullReason | None
     revision: str | None
     scan_base_revision: str | None
+    #: Reserved in the queue's order; None: before it was prepared.
+    first_key: int | None = None
+    key_step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,9 @@ class Resolved:
     class_id: int
     #: Without the lease token and ids: see `core.protocol.messages.TaskSpec`.
     spec: dict[str, Any]
+    #: Of the preparation; each engine task's lies a step behind the one before it.
     sort_key: int
+    key_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +121,19 @@ class PlannedTask:
     spec: dict[str, Any]
 
 
-async def admit(store: Store, token: UUID, *, lease_s: float, limit: int) -> list[JobId]:
+async def admit(
+    store: Store, token: UUID, *, lease_s: float, limit: int, cost: int = 0, bonus: int = 0
+) -> list[JobId]:
     """Admit waiting jobs and take over abandoned admissions, up to *limit*, for *lease_s* seconds.
 
     Forced jobs are admitted at once; another when every earlier job of its project is closed.
+    Where more could be than may, projects take turns: as the queue's order has them, by the *cost*
+    of a task and the *bonus* of a step of priority, ns of virtual time.
     """
     taken = await retrying(lambda: store.db.fetch(_READMIT, token, lease_s, limit))
     left = limit - len(taken)
     if left > 0:
-        taken += await retrying(lambda: store.db.fetch(_ADMIT, token, lease_s, left))
+        taken += await retrying(lambda: store.db.fetch(_ADMIT, token, lease_s, left, cost, bonus))
     return sorted(JobId(row["id"]) for row in taken)
 
 
@@ -167,14 +176,16 @@ def _job_plan(row: asyncpg.Record) -> JobPlan:
         full_reason=FullReason(row["full_reason"]) if row["full_reason"] else None,
         revision=row["revision"],
         scan_base_revision=row["scan_base_revision"],
+        first_key=row["first_key"],
+        key_step=row["key_step"],
     )
 
 
 async def prepare(store: Store, job_id: JobId, token: UUID, resolved: Resolved) -> bool:
     """Record what was resolved and queue the preparation; False: the admission was lost."""
     base = resolved.base
-    task_id: TaskId | None = await retrying(
-        lambda: store.db.fetchval(
+    row = await retrying(
+        lambda: store.db.fetchrow(
             _PREPARE,
             job_id,
             token,
@@ -187,11 +198,18 @@ async def prepare(store: Store, job_id: JobId, token: UUID, resolved: Resolved) 
             resolved.class_id,
             resolved.spec,
             resolved.sort_key,
+            resolved.key_step,
         )
     )
-    if task_id is None:
+    return _queued(store, job_id, row)
+
+
+def _queued(store: Store, job_id: JobId, row: asyncpg.Record | None) -> bool:
+    if row is None:
         return False
     store.signals.publish("tasks", job_topic(job_id))
+    if row["is_limited"]:
+        store.signals.publish("delayed")
     return True
 
 
@@ -245,10 +263,14 @@ async def plan(
     base_revision: str | None,
     sort_key: int,
     preferred_worker_id: WorkerId | None,
+    key_step: int = 0,
 ) -> bool:
-    """Give a prepared job its engine tasks; False: another scheduler did, or it was closed."""
-    done = await retrying(
-        lambda: store.db.fetchval(
+    """Give a prepared job its engine tasks; False: another scheduler did, or it was closed.
+
+    The first task has *sort_key*, each further one *key_step* more.
+    """
+    row = await retrying(
+        lambda: store.db.fetchrow(
             _PLAN,
             job_id,
             [task.engine for task in tasks],
@@ -260,9 +282,7 @@ async def plan(
             base_revision,
             sort_key,
             preferred_worker_id,
+            key_step,
         )
     )
-    if done is None:
-        return False
-    store.signals.publish("tasks", job_topic(job_id))
-    return True
+    return _queued(store, job_id, row)

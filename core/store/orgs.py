@@ -1,4 +1,4 @@
-"""Organisations: created, found, listed, renamed. *scope* is the only one the caller sees."""
+"""Organisations: created, found, listed, changed. *scope* is the only one the caller sees."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from core.domain.errors import AlreadyExists, NotFound
 from core.domain.ids import OrgId
 from core.store.pages import Page, page_of
 from core.store.queries import query
+from core.store.shares import ShareChange, limits_changed
 from core.store.store import Store
 
 _CREATE = query("orgs/create")
@@ -26,15 +27,21 @@ class Org:
     org_sid: str
     name: str
     created_at: datetime
+    #: Of its share of the queue, beside other organisations.
+    weight: int
+    #: Tasks in the queue and on workers at the same time; None: not limited.
+    max_running: int | None
 
 
-async def create(store: Store, *, org_sid: str, name: str) -> Org:
+async def create(
+    store: Store, *, org_sid: str, name: str, weight: int = 1, max_running: int | None = None
+) -> Org:
     """Add an organisation.
 
     Raises:
         AlreadyExists: its `org_sid` is taken.
     """
-    row = await store.db.fetchrow(_CREATE, org_sid, name)
+    row = await store.db.fetchrow(_CREATE, org_sid, name, weight, max_running)
     if row is None:
         raise AlreadyExists("org_sid", f"{org_sid} exists already", org_sid)
     return _org(row)
@@ -57,13 +64,26 @@ async def list_orgs(store: Store, *, scope: OrgId | None, limit: int, offset: in
     return page_of(await store.db.fetch(_LIST, scope, limit, offset), _org)
 
 
-async def change(store: Store, org_id: OrgId, *, name: str | None) -> Org:
+async def change(
+    store: Store, org_id: OrgId, *, name: str | None = None, share: ShareChange | None = None
+) -> Org:
     """Change what is given."""
-    row = await store.db.fetchrow(_CHANGE, org_id, name)
+    share = share or ShareChange()
+    row = await store.db.fetchrow(
+        _CHANGE, org_id, name, share.weight, share.sets_limit, share.max_running
+    )
     if row is None:
         raise NotFound(f"organisation {org_id}")
+    limits_changed(store)
     return _org(row)
 
 
 def _org(row: Any) -> Org:
-    return Org(row["id"], row["org_sid"], row["name"], row["created_at"])
+    return Org(
+        row["id"],
+        row["org_sid"],
+        row["name"],
+        row["created_at"],
+        row["weight"],
+        row["max_running"],
+    )

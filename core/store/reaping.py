@@ -104,10 +104,23 @@ async def promote(store: Store) -> int:
     return len(rows)
 
 
-async def next_due_s(store: Store) -> float | None:
-    """Return the seconds until the next delayed task is due; None: there is none."""
-    due: float | None = await store.db.fetchval(_NEXT_DUE)
-    return due
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What there is to promote."""
+
+    #: Seconds until the next task is tried again; None: there is none.
+    due_s: float | None
+    #: Whether tasks wait for a limit.
+    is_waited: bool
+    #: Whether projects have clocks that may be forgotten.
+    has_clocks: bool
+
+
+async def pending(store: Store) -> Pending:
+    """Return what there is to promote, now or later."""
+    row = await store.db.fetchrow(_NEXT_DUE)
+    assert row is not None  # one row, always
+    return Pending(row["due_s"], row["is_waited"], row["has_clocks"])
 
 
 @dataclass(slots=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from core.domain.codes import ResultCode
 from core.domain.ids import JobId, TaskId
@@ -18,7 +15,6 @@ from core.store.classes import Capability, Requirement, version_fits
 from core.store.deadlines import Overdue
 from core.store.settling import Lines, TaskEnd
 from scheduler.expirer import verdict
-from scheduler.fairness import PRIORITY_BONUS, sort_key
 from scheduler.planner import NotPlannable, choose_engines, decide_scan_type, module_of
 from scheduler.settler import Failure, judge, sum_lines
 from scheduler.specs import EngineChoice, engine_spec, requirement
@@ -149,18 +145,6 @@ def test_line_counts_are_the_counters_or_none() -> None:
     assert sum_lines([None, counted]) == Lines(6, 2, 1)
     assert sum_lines([None]) is None
     assert sum_lines([[]]) == Lines(0, 0, 0)
-
-
-@given(
-    st.integers(0, 4_000_000_000).map(lambda at: datetime.fromtimestamp(at, UTC)),
-    st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=30)),
-    st.integers(-100, 100),
-)
-def test_earlier_jobs_go_first_and_a_priority_is_worth_a_finite_wait(
-    created: datetime, later: timedelta, priority: int
-) -> None:
-    assert sort_key(created, priority) <= sort_key(created + later, priority)
-    assert sort_key(created, priority) == sort_key(created - priority * PRIORITY_BONUS, 0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ SELECT
     j.priority,
     j.phase,
     j.created_at,
+    j.first_key,
+    j.key_step,
     p.branch,
     p.scan_path,
     p.base_job_id,

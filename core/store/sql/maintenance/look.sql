@@ -31,6 +31,11 @@ SELECT
         (
             SELECT extract(EPOCH FROM min(p.not_before) - now())
             FROM task_pending AS p
+        ),
+        (
+            SELECT 0
+            FROM share_clocks AS c
+            LIMIT 1
         )
     )::double precision AS promoter,
     least(

@@ -1,6 +1,6 @@
 -- One page of the organisations the caller sees, and how many all pages hold.
 WITH found AS (
-    SELECT id, org_sid, name, created_at
+    SELECT id, org_sid, name, created_at, weight, max_running
     FROM organizations
     WHERE $1::bigint IS NULL OR id = $1
 )
