@@ -16,6 +16,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import uvloop
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from core.runtime.logs import configure_logs
@@ -42,9 +44,10 @@ def main() -> int:
     home = Path(tempfile.mkdtemp(prefix="kennel-chaos-"))
     home.chmod(0o711)  # the database's own user passes through
     folder = home / f"seed-{seed}"
-    verdict = asyncio.run(
-        campaign.campaign(folder, seed=seed, seconds=60 * options.minutes, say=say)
-    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        verdict = runner.run(
+            campaign.campaign(folder, seed=seed, seconds=60 * options.minutes, say=say)
+        )
     if verdict.violations or options.keep:
         say(f"chaos: kept: {folder} (judge again: scripts/chaos.py --judge {folder})")
     else:

@@ -319,10 +319,11 @@ class Adversary:
     async def _cut_notifications(self) -> str:
         connection = await self._fleet.connect()
         try:
-            ended = await connection.fetch(
-                "SELECT pid FROM pg_stat_activity"
-                " WHERE application_name = 'kennel-signals' AND pg_terminate_backend(pid)"
+            found = await connection.fetch(
+                "SELECT pid FROM pg_stat_activity WHERE application_name = 'kennel-signals'"
             )
+            pids = [row["pid"] for row in found]
+            ended = await connection.fetch("SELECT pg_terminate_backend(unnest($1::int[]))", pids)
         finally:
             connection.terminate()
         return f"{len(ended)} listening connections"

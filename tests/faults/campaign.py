@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,23 @@ class Verdict:
         )
 
 
-async def campaign(folder: Path, *, seed: int, seconds: float, say: Say) -> Verdict:
-    """Run a campaign in *folder*, which must not exist; its files stay there."""
+async def campaign(
+    folder: Path,
+    *,
+    seed: int,
+    seconds: float,
+    say: Say,
+    spoilt: Mapping[str, Mapping[str, str]] | None = None,
+) -> Verdict:
+    """Run a campaign in *folder*, which must not exist; its files stay there.
+
+    *spoilt*: settings by role that make Kennel wrong.
+    """
     folder.mkdir(parents=True)
     faults = adversary.plan(seed, seconds)
     plan = [asdict(fault) for fault in faults]
     (folder / "plan.json").write_text(json.dumps({"seed": seed, "seconds": seconds, "plan": plan}))
-    async with Fleet(folder, seed) as fleet:
+    async with Fleet(folder, seed, spoilt=spoilt) as fleet:
         clients = [fleet.client(number) for number in range(1, APIS + 1)]
         with (
             Load(folder, clients, seed) as load,

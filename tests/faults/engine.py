@@ -93,8 +93,14 @@ class WitnessEngine:
 
 
 def span(attempt_id: int) -> str:
-    """Return how long an attempt's process works: moments, now and then longer than a beat."""
-    return "1.5" if attempt_id % 16 == 0 else f"0.0{attempt_id * 7 % 10}"
+    """Return how long an attempt's process works: moments; now and then longer than its lease."""
+    match attempt_id % 32:
+        case 0:
+            return "6"
+        case 16:
+            return "1.5"
+        case _:
+            return f"0.0{attempt_id * 7 % 10}"
 
 
 def fails(task_id: int) -> bool:

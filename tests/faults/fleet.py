@@ -92,7 +92,10 @@ class Member:
 class Fleet:
     """All processes. `async with` starts them and leaves none."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(
+        self, folder: Path, seed: int, *, spoilt: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        """*spoilt*: settings by role that make Kennel wrong, for those who judge the judge."""
         self.folder = folder
         self.members: dict[str, Member] = {}
         self.links: dict[str, Link] = {}
@@ -104,6 +107,7 @@ class Fleet:
         self.faketime = faketime_library()
         self.has_small_disk = os.geteuid() == 0
         self._seed = seed
+        self._spoilt = spoilt or {}
         self._over = asyncio.Event()
         self._stack = AsyncExitStack()
         self._journal: IO[str]
@@ -153,7 +157,8 @@ class Fleet:
         makes, would show the difference. Recovery is spared a sync of every file, too.
         """
         connection = await self.connect()
-        await connection.execute("ALTER SYSTEM SET fsync = off")
+        for name, value in {"fsync": "off", **self._spoilt.get("postgres", {})}.items():
+            await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         await connection.execute("SELECT pg_reload_conf()")
         await connection.close()
 
@@ -307,7 +312,8 @@ class Fleet:
             "KENNEL_SECRET_KEY": "k" * 40,
             "KENNEL_ALLOW_LOCAL_REPOS": "true",
         }
-        member = Member(name, command, base | SETTINGS | env)
+        spoilt = self._spoilt.get(name.partition("-")[0], {})
+        member = Member(name, command, {**base, **SETTINGS, **env, **spoilt})
         self.members[name] = member
         await self._spawn(member)
         member.keeper = asyncio.create_task(self._keep(member), name=f"keep-{name}")

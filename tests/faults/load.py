@@ -26,7 +26,7 @@ from tests.faults.waiting import within
 
 PROJECTS = 12
 LANES = 24
-_LOOK_S = 0.4
+_LOOK_S = 1.0
 _PATIENCE_S = 45.0
 #: Answers that ask to come again.
 _LATER = frozenset({408, 429, 502, 503, 504})
@@ -93,7 +93,7 @@ class Load:
     def _wish(self, key: str, lane: int, chance: random.Random) -> Wish:
         body = {
             "incr_scan": chance.random() < 0.1,
-            "async_flag": chance.random() < 0.5,
+            "async_flag": chance.random() < 0.3,
             "force_create": chance.random() < 0.2,
             "created_from": key,
         }

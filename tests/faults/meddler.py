@@ -56,6 +56,8 @@ class Meddler:
         self._share = share
         self._mischief = Mischief.NONE
         self._past: deque[_Request] = deque(maxlen=_KEPT)
+        #: Rare among the others, and what a late one does is worth knowing.
+        self._registration: _Request | None = None
         self._extra: set[asyncio.Task[object]] = set()
         self._over = asyncio.Event()
         #: How often each mischief was done to a request.
@@ -100,6 +102,8 @@ class Meddler:
         except (aiohttp.ClientError, TimeoutError, OSError):
             response = None
         self._past.append(asked)
+        if asked.path.endswith("/register"):
+            self._registration = asked
         if response is None:
             if request.transport is not None:
                 request.transport.abort()
@@ -123,7 +127,9 @@ class Meddler:
                 await self._pass(asked)
                 return None
             case Mischief.REPLAY if self._past:
-                self._send_again(self._chance.choice(self._past))
+                is_rare = self._registration is not None and self._chance.random() < 0.05
+                old = self._registration if is_rare else None
+                self._send_again(old or self._chance.choice(self._past))
                 return await self._pass(asked)
             case _:
                 return await self._pass(asked)

@@ -54,3 +54,35 @@ async def test_three_minutes_of_faults_leave_no_trace(home: Path, seed: int) -> 
 
     judged(verdict, seconds)
     assert set(verdict.faults) | {what.partition(" ")[0] for what in verdict.skipped} == set(KINDS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("spoilt", "rule"),
+    [
+        # It answers before it has written: what it answered last is gone with the process.
+        (
+            {"postgres": {"synchronous_commit": "off", "wal_writer_delay": "10s"}},
+            "nothing_answered_is_gone",
+        ),
+        # Tasks are given to others long before a worker that is not heard kills its own.
+        (
+            {
+                "scheduler": {
+                    "KENNEL_LEASE__LEASE_S": "0.8",
+                    "KENNEL_LEASE__FENCE_S": "0.7",
+                    "KENNEL_LEASE__HEARTBEAT_S": "0.3",
+                }
+            },
+            "one_attempt_at_a_time",
+        ),
+    ],
+    ids=["a database that forgets", "leases that end too soon"],
+)
+async def test_a_kennel_that_is_spoilt_is_caught(
+    home: Path, spoilt: dict[str, dict[str, str]], rule: str
+) -> None:
+    verdict = await campaign(home / "spoilt", seed=4, seconds=60, say=print, spoilt=spoilt)
+
+    assert rule in {violation.rule for violation in verdict.violations}
