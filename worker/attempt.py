@@ -211,11 +211,17 @@ class Attempt:
         self._prepared = await prepare(mirror, self.spec)
 
     async def _check_out(self, mirror: Mirror) -> None:
-        scope = await files_for(mirror, self.spec)
         source = make_private(self._folder) / "source"
         # With a fresh mirror, after a damaged one, this is the second time.
         await asyncio.to_thread(remove_tree, source)
-        await mirror.check_out(source, timeout_s=self._limits.wall_s)
+        listing = asyncio.create_task(files_for(mirror, self.spec), name="listing")
+        try:
+            await mirror.check_out(source, timeout_s=self._limits.wall_s)
+            scope = await listing
+        finally:
+            listing.cancel()
+            # Of two errors the first one tells.
+            await asyncio.gather(listing, return_exceptions=True)
         self._task = self._engine_task(source, scope)
 
     def _engine_task(self, source: Path, scope: Scope) -> EngineTask:

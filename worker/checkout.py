@@ -301,6 +301,10 @@ async def _keep(mirror: Mirror, sha: str) -> None:
 
 
 async def _has(mirror: Mirror, sha: str) -> bool:
+    # A ref of its own keeps what was fetched; that costs no process to see. Should the object be
+    # gone all the same, whoever reads it finds the mirror damaged.
+    if (mirror.git_dir / "refs/kennel/commits" / sha).is_file():
+        return True
     result = await mirror.ask("cat-file", "-e", f"{sha}^{{commit}}")
     return result.is_ok
 

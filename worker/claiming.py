@@ -100,7 +100,8 @@ class Claimer:
             log.exception("spool.failed")
             self._release(specs)
             return
-        running = await self._confirm(refs)
+        # Side by side: the lease of what begins here is the heartbeat's.
+        running, _ = await asyncio.gather(self._confirm(refs), self._heartbeat.freshen())
         for spec, entry in zip(specs, entries, strict=True):
             if running is None:
                 # The server may have heard: whatever it thinks, this ends it.
@@ -130,6 +131,7 @@ class Claimer:
         lease_ends_at = self._heartbeat.lease_ends_at
         attempt = Attempt(spec, entry, self._tools, lease_ends_at=lease_ends_at)
         self._roster.begin(attempt)
+        self._heartbeat.renew()
         task = self._group.create_task(attempt.execute(), name=f"attempt-{spec.attempt_id}")
         task.add_done_callback(lambda _: self._release([spec]))
 

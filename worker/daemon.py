@@ -212,6 +212,7 @@ class Daemon:
         systemd.stopping(f"draining, {self.status()}")
         log.info("worker.draining", attempts=self._roster.busy())
         self._heartbeat.is_draining = True
+        self._heartbeat.renew()
         self._claimer.close()
         claiming.cancel()
         await asyncio.wait({claiming})

@@ -23,7 +23,8 @@ _LISTING_BYTES = 512 << 20
 _CORRUPT = re.compile(
     r"corrupt|bad object|object file .* is empty|unable to (read|find|open) |missing blob"
     r"|not a git repository|bad config|loose object|invalid sha1 pointer|could not parse|packfile"
-    r"|did not match its own|bad (tree|index|signature)|fatal: bad ",
+    r"|did not match its own|bad (tree|index|signature)|fatal: bad |not a tree object"
+    r"|failed to unpack tree",
     re.IGNORECASE,
 )
 
@@ -51,8 +52,9 @@ class Mirror:
         index = into.with_name(into.name + ".index")
         env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(into)}
         try:
-            await self.read("read-tree", self.revision, env=env, timeout_s=timeout_s)
-            await self.read("checkout-index", "--all", "--quiet", env=env, timeout_s=timeout_s)
+            await self.read(
+                "read-tree", "--reset", "-u", self.revision, env=env, timeout_s=timeout_s
+            )
         finally:
             index.unlink(missing_ok=True)
         await asyncio.to_thread(make_read_only, into)

@@ -25,6 +25,8 @@ log = get_logger(__name__)
 _SIDE_BY_SIDE = 8
 #: Verdicts in a row that ask to mend something, before it counts as impossible.
 _MOST_MENDINGS = 5
+#: A result without a verdict after this long is forced to disk, seconds: most have one sooner.
+_FORCE_AFTER_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,22 @@ class Reporter:
         self._on_change()
 
     async def _until_settled(self, entry: Entry, result: AttemptResult, stream: LogStream) -> None:
+        forcing = asyncio.create_task(self._force(entry), name=f"force-{entry.attempt_id}")
+        try:
+            await self._insist(entry, result, stream)
+        finally:
+            forcing.cancel()
+            await asyncio.wait({forcing})
+
+    async def _force(self, entry: Entry) -> None:
+        await asyncio.sleep(_FORCE_AFTER_S)
+        try:
+            await self._spool.force(entry)
+        except OSError:
+            # What is in memory is delivered all the same, unless the power goes.
+            log.exception("spool.failed")
+
+    async def _insist(self, entry: Entry, result: AttemptResult, stream: LogStream) -> None:
         failures = 0
         while True:
             try:

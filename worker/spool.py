@@ -3,11 +3,15 @@
 A folder is made before the attempt starts (its lease with it) and removed when the server has
 accepted the result or disowned the attempt, so a killed daemon knows at its next start both the
 results it had and the attempts it must hand back. Log and artifacts lie beside the result.
+
+What a daemon that is killed needs outlasts it without being forced to disk. After a power cut the
+leases are over by themselves; only results that wait for their verdict are worth the disk's time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +21,7 @@ from pydantic import ValidationError
 from core.domain.outcomes import Outcome, Reason
 from core.protocol.messages import AttemptRef, AttemptResult
 from core.runtime.logs import get_logger
-from worker.durable import make_private, sync_folder, write_durably
+from worker.durable import force, make_private, sync_folder, write_whole
 from worker.tree import remove_tree
 
 log = get_logger(__name__)
@@ -90,12 +94,16 @@ class Spool:
         return await asyncio.to_thread(self._load)
 
     async def open(self, refs: Sequence[AttemptRef]) -> list[Entry]:
-        """Make the folders of attempts that are about to start; on disk when this returns."""
+        """Make the folders of attempts that are about to start."""
         return await asyncio.to_thread(self._open, refs)
 
     async def commit(self, entry: Entry, result: AttemptResult) -> None:
-        """Keep a result, in place of an earlier one; on disk when this returns."""
+        """Keep a result, in place of an earlier one."""
         await asyncio.to_thread(self._commit, entry, result)
+
+    async def force(self, entry: Entry) -> None:
+        """Have a result that is kept outlast a power cut; nothing when it is discarded by now."""
+        await asyncio.to_thread(self._force, entry)
 
     async def discard(self, entry: Entry) -> None:
         """Remove an entry; the second time does nothing."""
@@ -108,14 +116,22 @@ class Spool:
             entry = Entry(ref, self._root / str(ref.attempt_id))
             make_private(entry.folder)
             make_private(entry.artifacts)
-            write_durably(entry.folder / _LEASE, ref.model_dump_json().encode())
+            write_whole(entry.folder / _LEASE, ref.model_dump_json().encode())
             entries.append(entry)
-        sync_folder(self._root)
         return entries
 
     def _commit(self, entry: Entry, result: AttemptResult) -> None:
-        write_durably(entry.folder / _RESULT, result.model_dump_json().encode())
+        write_whole(entry.folder / _RESULT, result.model_dump_json().encode())
         self._sizes[entry.attempt_id] = _size(entry.folder)
+
+    def _force(self, entry: Entry) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for path in (entry.folder / _LEASE, entry.folder / _RESULT):
+                force(path)
+            for path in (entry.log, *entry.artifacts.iterdir()):
+                if path.is_file():
+                    force(path)
+            sync_folder(self._root)
 
     def _discard(self, folder: Path) -> None:
         try:

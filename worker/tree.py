@@ -38,8 +38,22 @@ def remove_tree(path: Path) -> None:
 
 
 def make_read_only(path: Path) -> None:
-    """Take the right to write from a folder and all below it. Blocks."""
-    _coreutil("chmod", "-R", "a-w", path)
+    """Take the right to write from a folder and all below it; links are left alone. Blocks."""
+    pending = [str(path)]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(folder) as listing:
+            for entry in listing:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif not entry.is_symlink():
+                    _take_write(entry.path)
+        _take_write(folder)
+
+
+def _take_write(path: str) -> None:
+    mode = stat.S_IMODE(os.lstat(path).st_mode)
+    os.chmod(path, mode & ~0o222)  # noqa: PTH101 - no pathlib here: hot
 
 
 def _coreutil(program: str, option: str, argument: str | Path, path: Path | None = None) -> None:

@@ -43,7 +43,7 @@ from core.protocol.messages import (
     TokenResponse,
 )
 from core.runtime.logs import get_logger
-from core.runtime.settings import Settings
+from core.runtime.settings import LeaseSettings, Settings
 from core.store import attempts, workers
 from core.store.attempts import Claim
 from core.store.beats import Beat, BeatAnswer, ProgressBeat
@@ -57,6 +57,8 @@ operations = Operations("worker_protocol")
 
 #: Tasks one claim is answered with at most; a worker with more slots claims again.
 MOST_OFFERS = 64
+#: Part of a lease for which a heartbeat that lists no attempt may be held.
+_IDLE_PART = 2 / 3
 
 
 # --- identity -------------------------------------------------------------------------------------
@@ -198,14 +200,14 @@ async def start(request: web.Request, body: StartRequest) -> web.Response:
     "/worker/v1/heartbeat",
     summary="Say what the worker holds, hear orders",
     description="Recorded on arrival; answered at once when there is an order, else after the "
-    "interval `heartbeat_s`, or at once with `hold` false.",
+    "interval `heartbeat_s` (`hold_s` where no attempt is listed), or at once with `hold` false.",
     access=Access.WORKER,
     body=HeartbeatRequest,
     answers={200: Answer(HeartbeatResponse)},
 )
 async def heartbeat(request: web.Request, body: HeartbeatRequest) -> web.Response:
     settings, worker_id = request.app[SETTINGS], request[WORKER].worker_id
-    hold_s = settings.lease.heartbeat_s if body.hold else 0.0
+    hold_s = _hold_s(body, settings.lease)
     gathering, beat = request.app[GATHERING], _beat(worker_id, body)
     # Listening comes first: an order given while the beat is recorded ends the wait.
     with request.app[HOLDING].hold(request, worker_topic(worker_id), timeout_s=hold_s) as hold:
@@ -214,6 +216,15 @@ async def heartbeat(request: web.Request, body: HeartbeatRequest) -> web.Respons
         if not _is_order(answer, body) and await hold.news() and not hold.is_abandoned:
             answer = await gathering.orders(beat)
     return _answer(_heartbeat_answer(answer, settings))
+
+
+def _hold_s(body: HeartbeatRequest, lease: LeaseSettings) -> float:
+    """Return for how long a heartbeat is held: who has no lease to extend may be silent longer."""
+    if not body.hold:
+        return 0.0
+    if body.hold_s is None or body.attempts:
+        return lease.heartbeat_s
+    return min(body.hold_s, _IDLE_PART * lease.lease_s)
 
 
 def _beat(worker_id: WorkerId, body: HeartbeatRequest) -> Beat:

@@ -241,6 +241,9 @@ class HeartbeatRequest(Message):
     is_draining: bool = False
     #: False: answer at once.
     hold: bool = True
+    #: Longest hold the worker takes, seconds, instead of `heartbeat_s`; heeded, up to two thirds of
+    #: the lease, while it lists no attempt. It must then send another one before it begins any.
+    hold_s: Annotated[float, Field(gt=0)] | None = None
 
 
 class Cancel(Message):

@@ -371,6 +371,31 @@ async def test_a_quiet_heartbeat_is_held(hand: Hand, settings: Settings) -> None
     assert time.monotonic() - began >= settings.lease.heartbeat_s
 
 
+async def test_a_heartbeat_without_attempts_is_held_for_as_long_as_the_worker_takes(
+    hand: Hand, api: Api, store: Store, client: TestClient
+) -> None:
+    busy = await Hand.register(client, store)
+    await queue_preparation(store, await create_job(api, await api.a_project()))
+    task = await busy.claim_and_start()
+    attempts = [{"attempt_id": task["attempt_id"], "phase": "running"}]
+    impatient = asyncio.create_task(hand.call("heartbeat", {"hold": True, "hold_s": 0.1}))
+    idle = asyncio.create_task(hand.call("heartbeat", {"hold": True, "hold_s": 3600.0}))
+    beats = [
+        impatient,
+        asyncio.create_task(
+            busy.call("heartbeat", {"hold": True, "hold_s": 3600.0, "attempts": attempts})
+        ),
+    ]
+
+    for beat in beats:
+        answered, _ = await asyncio.wait({beat, idle}, return_when=asyncio.FIRST_COMPLETED)
+        assert answered == {beat}
+        assert beat.result().status == 200
+    await api.post(f"/api/v1/workers/{hand.worker_id}/drain/")
+
+    assert (await idle).body["directives"] == ["drain"]
+
+
 async def test_a_held_heartbeat_hears_of_a_cancel_at_once(
     hand: Hand, api: Api, store: Store
 ) -> None:

@@ -283,10 +283,11 @@ class Peer:
         self.on_heartbeat()
         await self.note()
         if body.hold:
+            within_s = self.intervals["heartbeat_s"]
+            if body.hold_s is not None and not body.attempts:
+                within_s = min(body.hold_s, self.intervals["lease_s"] * 2 / 3)
             with suppress(TimeoutError):
-                await self.until(
-                    lambda: self.orders or self.unknown, within_s=self.intervals["heartbeat_s"]
-                )
+                await self.until(lambda: self.orders or self.unknown, within_s=within_s)
         orders, self.orders = self.orders, []
         unknown, self.unknown = self.unknown, []
         known = [beat.attempt_id for beat in body.attempts if beat.attempt_id not in self.lost]

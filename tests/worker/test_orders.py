@@ -268,6 +268,57 @@ async def test_a_worker_that_lost_the_server_kills_its_own_attempts_in_time(
     assert result.reason is Reason.WORKER_INTERRUPTED
 
 
+async def idle_beyond_the_fence(peer: Peer) -> None:
+    """Wait until a heartbeat without attempts is held that confirms none in time for the fence."""
+    await peer.until(lambda: any(beat.hold_s is not None for beat in peer.beats))
+    held_since = time.monotonic()
+    beats = len(peer.beats)
+    await eventually(lambda: time.monotonic() > held_since + peer.intervals["fence_s"] + 0.2)
+    assert len(peer.beats) == beats
+
+
+async def test_a_worker_without_attempts_has_its_heartbeat_held_for_most_of_a_lease(
+    peer: Peer, workers: Workers
+) -> None:
+    peer.intervals |= {"heartbeat_s": 0.1, "fence_s": 1.0, "lease_s": 9.0}
+
+    async with workers.inside():
+        await idle_beyond_the_fence(peer)
+
+    assert peer.beats[0].hold is False
+    assert (peer.beats[-2].hold, peer.beats[-2].hold_s) == (True, pytest.approx(6.0))
+    assert peer.beats[-1].is_draining
+
+
+async def test_an_attempt_of_an_idle_worker_begins_with_a_fresh_heartbeat(
+    peer: Peer, workers: Workers, repository: Repository
+) -> None:
+    peer.intervals |= {"heartbeat_s": 0.1, "fence_s": 1.0, "lease_s": 9.0}
+
+    async with workers.inside():
+        await idle_beyond_the_fence(peer)
+        attempt_id = await peer.offer(repository.spec("echo pid $$; sleep 0.5"))
+        await peer.pid(attempt_id)
+        await peer.until(lambda: peer.beats[-1].attempts)
+        result = await peer.result(attempt_id)
+
+    assert result.reason is None
+
+
+async def test_a_cancel_reaches_an_attempt_that_began_while_an_idle_heartbeat_was_held(
+    peer: Peer, workers: Workers, repository: Repository
+) -> None:
+    peer.intervals |= {"heartbeat_s": 0.3, "fence_s": 2.0, "lease_s": 60.0}
+
+    async with workers.inside():
+        await peer.until(lambda: any(beat.hold_s is not None for beat in peer.beats))
+        attempt_id = await peer.offer(repository.spec(STUBBORN))
+        await peer.pid(attempt_id)
+        await peer.until(lambda: peer.beats[-1].attempts)
+        await peer.order(attempt_id)
+        await eventually(lambda: not workers.living(attempt_id), within_s=10)
+
+
 async def test_an_outage_shorter_than_the_fence_kills_nothing(
     peer: Peer, workers: Workers, repository: Repository
 ) -> None:
