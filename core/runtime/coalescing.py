@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from core.domain.errors import KennelError
 
@@ -85,12 +85,17 @@ class Coalescer(Generic[Item, Answer]):
         task.add_done_callback(self._running.discard)
 
     async def _run(self) -> None:
-        if self._gather_s:
-            await asyncio.sleep(self._gather_s)
-        while batch := self._next_batch():
-            await self._answer(batch)
+        try:
             if self._gather_s:
                 await asyncio.sleep(self._gather_s)
+            while batch := self._next_batch():
+                await self._answer(batch)
+                if self._gather_s:
+                    await asyncio.sleep(self._gather_s)
+        finally:
+            # At once, not by the callback, which runs after the callers just answered: one that
+            # calls again would find this lane open, and nobody would ever take its call.
+            self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def _next_batch(self) -> list[_Call[Item, Answer]]:
         batch: list[_Call[Item, Answer]] = []

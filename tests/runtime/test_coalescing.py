@@ -138,3 +138,14 @@ async def test_no_more_batches_are_under_way_than_lanes(lanes: int) -> None:
 
     assert await asyncio.gather(*map(coalescer, range(20))) == list(range(20))
     assert most == lanes
+
+
+async def test_a_caller_that_calls_again_at_once_is_answered() -> None:
+    work = Work()
+    work.go.set()
+    coalescer = Coalescer("tens", work, is_shared=never)
+
+    async with asyncio.timeout(10):
+        answers = [await coalescer(item) for item in range(3)]
+
+    assert answers == [0, 10, 20]
