@@ -8,7 +8,7 @@ once (`claim_many`, `start_many`, `finish_many`): one statement, one commit.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -27,6 +27,8 @@ from core.store.queries import query
 from core.store.store import Store, job_topic
 
 _CLAIM = query("attempts/claim")
+_CLAIM_MANY = query("attempts/claim_many")
+_SPECS = query("tasks/specs")
 _START = query("attempts/start")
 _FINISH = query("attempts/finish")
 _FINISHED = query("attempts/finished")
@@ -158,17 +160,16 @@ async def claim_many(
     waiting = list(range(len(claims)))
     # Workers that fit the same are served by one statement: as many rounds as there are kinds.
     while waiting:
-        rows = await _claim_once(
-            store, [claims[i] for i in waiting], head_start_s, low_water or LowWater()
-        )
-        again = []
-        for row in rows:
-            place = waiting[row["n"] - 1]
-            if row["attempt_id"] is None:
-                again.append(place)
-            else:
-                offers[place].append(_offer(row))
-        waiting = again
+        asked = [claims[place] for place in waiting]
+        rows = await _claim_once(store, asked, head_start_s, low_water or LowWater())
+        found = [row for row in rows if row["attempt_id"] is not None]
+        specs = await _missing_specs(store, found)
+        for row in found:
+            place = waiting[row["n"] - 1] if len(waiting) > 1 else waiting[0]
+            offers[place].append(_offer(row, specs))
+        waiting = [waiting[row["n"] - 1] for row in rows if row["attempt_id"] is None]
+    for found_offers in offers:
+        found_offers.sort(key=lambda offer: offer.claim_index)
     return offers
 
 
@@ -176,25 +177,16 @@ async def _claim_once(
     store: Store, claims: Sequence[Claim], head_start_s: float, low_water: LowWater
 ) -> list[asyncpg.Record]:
     hints = low_water.hints()
-    tokens = [token_hash for claim in claims for token_hash in claim.token_hashes]
-    first_tokens, first = [], 0
-    for claim in claims:
-        first_tokens.append(first)
-        first += len(claim.token_hashes)
+    wanted = sum(len(claim.token_hashes) for claim in claims)
 
     async def ask() -> list[asyncpg.Record]:
-        return await store.db.fetch(
-            _CLAIM,
-            [claim.worker_id for claim in claims],
-            [claim.claim_id for claim in claims],
-            [len(claim.token_hashes) for claim in claims],
-            first_tokens,
-            tokens,
-            head_start_s,
-            list(hints),
-            list(hints.values()),
-            2 * len(tokens) + _SPARE,
-        )
+        rest = (head_start_s, list(hints), list(hints.values()), 2 * wanted + _SPARE)
+        if len(claims) == 1:
+            (one,) = claims
+            return await store.db.fetch(
+                _CLAIM, one.worker_id, one.claim_id, list(one.token_hashes), *rest
+            )
+        return await store.db.fetch(_CLAIM_MANY, *_claim_columns(claims), *rest)
 
     started = time.monotonic()
     try:
@@ -205,14 +197,35 @@ async def _claim_once(
     taken = [(row["class_id"], row["sort_key"]) for row in rows if row["attempt_id"] is not None]
     low_water.note(
         taken,
-        is_short=len(taken) < len(tokens),
+        is_short=len(taken) < wanted,
         was_full=not hints,
         took_s=time.monotonic() - started,
     )
     return rows
 
 
-def _offer(row: asyncpg.Record) -> Offer:
+def _claim_columns(claims: Sequence[Claim]) -> list[list[Any]]:
+    sizes = [len(claim.token_hashes) for claim in claims]
+    return [
+        [claim.worker_id for claim in claims],
+        [claim.claim_id for claim in claims],
+        sizes,
+        # where in the next column each claim's tokens begin
+        [sum(sizes[:place]) for place in range(len(sizes))],
+        [token_hash for claim in claims for token_hash in claim.token_hashes],
+    ]
+
+
+async def _missing_specs(store: Store, rows: Sequence[asyncpg.Record]) -> dict[int, asyncpg.Record]:
+    """Read the specs that a requeue or a repeated claim left with the tasks."""
+    missing = [row["task_id"] for row in rows if row["spec"] is None]
+    if not missing:
+        return {}
+    return {row["id"]: row for row in await store.db.fetch(_SPECS, missing)}
+
+
+def _offer(row: asyncpg.Record, specs: Mapping[int, asyncpg.Record]) -> Offer:
+    told = specs.get(row["task_id"], row)
     return Offer(
         attempt_id=AttemptId(row["attempt_id"]),
         task_id=TaskId(row["task_id"]),
@@ -220,9 +233,9 @@ def _offer(row: asyncpg.Record) -> Offer:
         number=row["number"],
         claim_index=row["claim_index"],
         token_hash=row["token_hash"],
-        kind=TaskKind(row["kind"]),
-        engine=row["engine"],
-        spec=row["spec"],
+        kind=TaskKind.PREPARE if told["engine"] == TaskKind.PREPARE else TaskKind.ENGINE,
+        engine=told["engine"],
+        spec=told["spec"],
         scm_auth=row["scm_auth"],
     )
 

@@ -23,6 +23,7 @@ _READ = query("blobs/read")
 _HOLD_LEASE = query("blobs/hold_lease")
 _PLACE_ARTIFACT = query("blobs/place_artifact")
 _CLEAR = query("blobs/clear")
+_NOTE_ARTIFACT = query("blobs/note_artifact")
 _ARTIFACTS = query("blobs/artifacts")
 
 LOG = "log"
@@ -141,6 +142,13 @@ async def place_artifact(
             "blobs",
             columns=["task_id", "attempt_id", "name", "position", "content"],
             records=_rows((task_id, lease.attempt_id, blob), content),
+        )
+        await connection.execute(
+            _NOTE_ARTIFACT,
+            lease.attempt_id,
+            artifact.name,
+            artifact.size_bytes,
+            artifact.sha256.hex(),
         )
     return Placed.PLACED
 

@@ -509,6 +509,9 @@ task_ready = Table(
     Column("project_id", BigInteger, nullable=False),
     #: so far
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    #: Copies of the task's own, so that a claim reads one table; null: read them there.
+    Column("engine", Text),
+    Column("spec", JSONB),
     Index("task_ready_claim_idx", "class_id", "sort_key", "task_id"),
     **_HOT,
 )
@@ -580,6 +583,9 @@ task_leases = Table(
     #: null: only offered
     _time("started_at", nullable=True),
     Column("project_id", BigInteger, nullable=False),
+    #: How much of its log has come, and the artifacts, each {"name", "size_bytes", "sha256"}.
+    Column("log_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("artifacts", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     # Leads to a worker's leases, too. A job's are found by its tasks: an index less to write.
     UniqueConstraint("worker_id", "claim_id", "claim_index", name="claims_are_answered_once"),
     **_HOT,

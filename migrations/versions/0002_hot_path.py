@@ -54,6 +54,20 @@ def upgrade() -> None:
             f"UPDATE {table} AS t SET attempts ="  # noqa: S608 - names of our own
             " (SELECT count(*) FROM task_attempts AS a WHERE a.task_id = t.task_id)"
         )
+    op.execute("ALTER TABLE task_ready ADD COLUMN engine TEXT, ADD COLUMN spec JSONB")
+    op.execute(
+        "ALTER TABLE task_leases"
+        " ADD COLUMN log_bytes BIGINT DEFAULT '0' NOT NULL,"
+        " ADD COLUMN artifacts JSONB DEFAULT '[]'::jsonb NOT NULL"
+    )
+    op.execute(
+        "UPDATE task_leases AS l SET"
+        " log_bytes = coalesce((SELECT max(b.position + octet_length(b.content)) FROM blobs AS b"
+        " WHERE b.task_id = l.task_id AND b.attempt_id = l.attempt_id AND b.name = 'log'), 0),"
+        " artifacts = coalesce((SELECT jsonb_agg(jsonb_build_object('name', a.name,"
+        " 'size_bytes', a.size_bytes, 'sha256', encode(a.sha256, 'hex')))"
+        " FROM artifacts AS a WHERE a.task_id = l.task_id AND a.attempt_id = l.attempt_id), '[]')"
+    )
     op.execute(
         "ALTER TABLE workers"
         " ADD COLUMN class_ids INTEGER[] DEFAULT '{}'::integer[] NOT NULL,"
@@ -76,6 +90,8 @@ def downgrade() -> None:
         "ALTER TABLE workers DROP COLUMN class_ids, DROP COLUMN faults, DROP COLUMN first_fault_at,"
         " DROP COLUMN quarantined_until, DROP COLUMN quarantine_reason"
     )
+    op.execute("ALTER TABLE task_leases DROP COLUMN log_bytes, DROP COLUMN artifacts")
+    op.execute("ALTER TABLE task_ready DROP COLUMN engine, DROP COLUMN spec")
     for table in ("task_pending", "task_ready"):
         op.execute(f"ALTER TABLE {table} DROP COLUMN attempts")
     for table in _QUEUE:

@@ -16,40 +16,13 @@ WITH asked AS MATERIALIZED (
 ),
 held AS MATERIALIZED (
     SELECT
-        asked.n,
-        l.attempt_id,
+        asked.*,
         l.job_id,
-        coalesce(log.size, 0) AS log_size,
-        coalesce(log.size, 0) >= asked.log_bytes AS has_log,
-        NOT EXISTS (
-            SELECT
-            FROM
-                jsonb_to_recordset(asked.artifacts -> 'named')
-                AS named (name text, size_bytes bigint, sha256 text)
-            WHERE NOT EXISTS (
-                SELECT
-                FROM artifacts AS a
-                WHERE
-                    a.task_id = l.task_id
-                    AND a.attempt_id = l.attempt_id
-                    AND a.name = named.name
-                    AND a.size_bytes = named.size_bytes
-                    AND a.sha256 = decode(named.sha256, 'hex')
-            )
-        ) AS has_artifacts
+        l.log_bytes AS log_size,
+        l.log_bytes >= asked.log_bytes AS has_log,
+        l.artifacts @> (asked.artifacts -> 'named') AS has_artifacts
     FROM asked
     INNER JOIN task_leases AS l ON asked.attempt_id = l.attempt_id
-    LEFT JOIN LATERAL (
-        SELECT b.position + octet_length(b.content) AS size
-        FROM blobs AS b
-        WHERE
-            asked.log_bytes > 0
-            AND b.task_id = l.task_id
-            AND b.attempt_id = l.attempt_id
-            AND b.name = 'log'
-        ORDER BY b.position DESC
-        LIMIT 1
-    ) AS log ON true
     WHERE
         l.token_hash = asked.token_hash
         AND l.worker_id = asked.worker_id
@@ -68,32 +41,31 @@ job AS MATERIALIZED (
 ),
 lease AS (
     DELETE FROM task_leases AS l
-    USING held, job, asked
+    USING held, job
     WHERE
         l.attempt_id = held.attempt_id
+        AND l.token_hash = held.token_hash
         AND held.has_log
         AND held.has_artifacts
-        AND l.job_id = job.id
-        AND asked.n = held.n
-        AND l.token_hash = asked.token_hash
+        AND held.job_id = job.id
     RETURNING
         l.*,
-        asked.n,
-        asked.outcome,
-        asked.reason,
-        asked.message,
-        asked.exit_code,
-        asked.signal,
-        asked.result,
-        asked.body_hash,
-        asked.result_code,
-        asked.result_msg,
+        held.n,
+        held.outcome,
+        held.reason,
+        held.message,
+        held.exit_code,
+        held.signal,
+        held.result,
+        held.body_hash,
+        held.result_code,
+        held.result_msg,
         l.task_id <> job.prepare_task_id AS is_engine,
         -- Handed back: uncounted, but not for ever.
-        asked.is_handed_back AND l.number < 100 AS is_requeued,
-        asked.is_retryable
+        held.is_handed_back AND l.number < 100 AS is_requeued,
+        held.is_retryable
         AND l.failures + 1 < $17
-        AND NOT (asked.is_handed_back AND l.number < 100) AS is_retried
+        AND NOT (held.is_handed_back AND l.number < 100) AS is_retried
 ),
 attempt AS (
     INSERT INTO task_attempts (
@@ -153,7 +125,6 @@ counted AS (
     SET open_tasks = j.open_tasks - closed.engine_tasks
     FROM closed
     WHERE j.id = closed.job_id
-    RETURNING j.id, j.open_tasks
 ),
 written AS (
     INSERT INTO events (kind, job_id, task_id, attempt_id, worker_id, detail)
@@ -168,19 +139,26 @@ written AS (
     FROM lease
 )
 SELECT
+    lease.n,
+    lease.log_bytes AS log_size,
+    true AS has_log,
+    true AS has_artifacts,
+    true AS is_accepted,
+    lease.job_id,
+    lease.is_requeued,
+    lease.is_retried,
+    lease.is_engine
+FROM lease
+UNION ALL
+SELECT
     held.n,
     held.log_size,
     held.has_log,
     held.has_artifacts,
-    lease.n IS NOT NULL AS is_accepted,
-    lease.task_id,
-    lease.job_id,
-    lease.is_requeued,
-    lease.is_retried,
-    lease.is_engine,
-    -- null: nothing counted down
-    counted.open_tasks
+    false AS is_accepted,
+    held.job_id,
+    NULL AS is_requeued,
+    NULL AS is_retried,
+    NULL AS is_engine
 FROM held
-LEFT JOIN lease ON held.n = lease.n
-LEFT JOIN counted ON lease.job_id = counted.id
-ORDER BY held.n
+WHERE NOT (held.has_log AND held.has_artifacts)

@@ -26,13 +26,15 @@ task AS (
         unnest($2::text[], $3::text[], $4::integer[], $5::jsonb[])
         WITH ORDINALITY AS e (engine, module, class_id, spec, n)
     ORDER BY e.n
-    RETURNING id, job_id, class_id, engine
+    RETURNING id, job_id, class_id, engine, spec
 ),
 placed AS (
     SELECT
         task.id,
         task.job_id,
         task.class_id,
+        task.engine,
+        task.spec,
         job.project_id,
         -- The ids are in the order of the engines.
         $9 + $11 * (row_number() OVER (ORDER BY task.id) - 1) AS sort_key,
@@ -52,9 +54,11 @@ placed AS (
 ),
 ready AS (
     INSERT INTO task_ready (
-        task_id, job_id, project_id, class_id, sort_key, preferred_worker_id
+        task_id, job_id, project_id, class_id, sort_key, preferred_worker_id, engine, spec
     )
-    SELECT placed.id, placed.job_id, placed.project_id, placed.class_id, placed.sort_key, $10
+    SELECT
+        placed.id, placed.job_id, placed.project_id, placed.class_id, placed.sort_key, $10,
+        placed.engine, placed.spec
     FROM placed
     WHERE placed.waits_for IS NULL
 ),

@@ -28,7 +28,7 @@ task AS (
     OVERRIDING SYSTEM VALUE
     SELECT job.prepare_task_id, job.id, 'prepare', 'prepare', 'prepare', $9, $10
     FROM job
-    RETURNING id, job_id, class_id
+    RETURNING id, job_id, class_id, engine, spec
 ),
 placed AS (
     SELECT
@@ -49,8 +49,10 @@ placed AS (
     INNER JOIN organizations AS o ON t.org_id = o.id
 ),
 ready AS (
-    INSERT INTO task_ready (task_id, job_id, project_id, class_id, sort_key)
-    SELECT placed.id, placed.job_id, placed.project_id, placed.class_id, $11
+    INSERT INTO task_ready (task_id, job_id, project_id, class_id, sort_key, engine, spec)
+    SELECT
+        placed.id, placed.job_id, placed.project_id, placed.class_id, $11, placed.engine,
+        placed.spec
     FROM placed
     WHERE placed.waits_for IS NULL
 ),
