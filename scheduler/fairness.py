@@ -9,8 +9,11 @@ a time is done by `core/store/sql/shares/reserve.sql` for all of them, and a tes
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import TypeAlias
 
 from core.store.shares import Limited, LimitKey
 
@@ -102,19 +105,48 @@ def tasks_of(
 def choose(
     waiting: Iterable[Limited], used: Mapping[LimitKey, int], limits: Mapping[LimitKey, int]
 ) -> list[Limited]:
-    """Return the tasks to put into the queue now: in its order, each limit kept.
+    """Return the tasks to put into the queue now, each limit kept.
+
+    Room goes to whoever has least of it: to the organisation, in it to the project, with the
+    fewest tasks for its weight; among equals in the queue's order.
 
     Args:
         waiting: Tasks that wait for a limit.
-        used: Tasks in the queue or on workers, by what limits them.
+        used: Tasks in the queue or on workers, by what may limit them.
         limits: How many may be; what is missing is not limited.
     """
-    room = {key: limit - used.get(key, 0) for key, limit in limits.items()}
+    taken = Counter(used)
+    streams: dict[int | str, list[Limited]] = {}
+    for task in sorted(waiting, key=_order, reverse=True):
+        streams.setdefault(task.project_id, []).append(task)
+    turns = [(_turn(tasks[-1], taken), project) for project, tasks in streams.items()]
+    heapify(turns)
     chosen = []
-    for task in sorted(waiting, key=lambda task: (task.sort_key, task.task_id)):
-        keys = [key for key in task.keys if key in room]
-        if all(room[key] > 0 for key in keys):
-            chosen.append(task)
-            for key in keys:
-                room[key] -= 1
+    while turns:
+        turn, project = heappop(turns)
+        tasks = streams[project]
+        # Its organisation may have been given room since.
+        if turn == _turn(tasks[-1], taken):
+            task = tasks.pop()
+            if all(taken[key] < limits[key] for key in task.keys if key in limits):
+                chosen.append(task)
+                taken.update(task.keys)
+        if tasks:
+            heappush(turns, (_turn(tasks[-1], taken), project))
     return chosen
+
+
+_Turn: TypeAlias = tuple[float, float, int, int]
+
+
+def _turn(task: Limited, taken: Mapping[LimitKey, int]) -> _Turn:
+    org, project, _engine = task.keys
+    return (
+        taken[org] / task.org_weight,
+        taken[project] / task.weight,
+        *_order(task),
+    )
+
+
+def _order(task: Limited) -> tuple[int, int]:
+    return task.sort_key, task.task_id

@@ -57,9 +57,12 @@ class Limited:
     """A task that waits for a limit."""
 
     task_id: TaskId
+    project_id: ProjectId
     sort_key: int
-    #: All that may limit it.
-    keys: tuple[LimitKey, ...]
+    #: All that may limit it: its organisation, its project, its engine.
+    keys: tuple[LimitKey, LimitKey, LimitKey]
+    org_weight: int = 1
+    weight: int = 1
 
 
 Choose = Callable[
@@ -123,8 +126,12 @@ async def _used(connection: Queryable) -> tuple[dict[LimitKey, int], dict[LimitK
     rows = await connection.fetch(_USED)
     keys = [_key(row["reason"], row["id"], row["engine"]) for row in rows]
     return (
-        dict(zip(keys, [row["used"] for row in rows], strict=True)),
-        dict(zip(keys, [row["max_running"] for row in rows], strict=True)),
+        {key: row["used"] for key, row in zip(keys, rows, strict=True)},
+        {
+            key: row["max_running"]
+            for key, row in zip(keys, rows, strict=True)
+            if row["max_running"] is not None
+        },
     )
 
 
@@ -132,12 +139,15 @@ async def _waiting(connection: Queryable) -> list[Limited]:
     return [
         Limited(
             TaskId(row["task_id"]),
+            ProjectId(row["project_id"]),
             row["sort_key"],
             (
                 (PendingReason.LIMIT_ORGANIZATION, row["org_id"]),
                 (PendingReason.LIMIT_PROJECT, row["project_id"]),
                 (PendingReason.LIMIT_ENGINE, row["engine"]),
             ),
+            row["org_weight"],
+            row["weight"],
         )
         for row in await connection.fetch(_WAITING, _STREAMS, _WINDOW)
     ]

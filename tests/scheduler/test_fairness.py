@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.domain.ids import TaskId
+from core.domain.ids import ProjectId, TaskId
 from core.domain.states import PendingReason
 from core.store.shares import Limited, LimitKey
 from scheduler import fairness
@@ -224,7 +224,9 @@ def waiting(draw: st.DrawFn) -> list[Limited]:
         project = 10 * org + draw(st.integers(1, 2))
         engine = draw(st.sampled_from(["lines", "ruff"]))
         keys = ((ORG, org), (PROJECT, project), (ENGINE, engine))
-        found.append(Limited(TaskId(n), draw(st.integers(0, 20)), keys))
+        weights = (org, project % 10)
+        key = draw(st.integers(0, 20))
+        found.append(Limited(TaskId(n), ProjectId(project), key, keys, *weights))
     return found
 
 
@@ -262,3 +264,21 @@ def test_what_one_limit_holds_back_is_held_back_from_the_end_of_the_queue(
         for other in chosen:
             if other.keys == task.keys:
                 assert (other.sort_key, other.task_id) < (task.sort_key, task.task_id)
+
+
+def test_room_below_an_organisations_limit_goes_to_its_projects_by_their_weights() -> None:
+    tasks = [
+        Limited(
+            TaskId(1000 * project + n),
+            ProjectId(project),
+            1000 * project + n,  # the first project's all stand before the second's
+            ((ORG, 1), (PROJECT, project), (ENGINE, "lines")),
+            weight=project,
+        )
+        for project in (1, 3)
+        for n in range(50)
+    ]
+
+    chosen = fairness.choose(tasks, {}, {(ORG, 1): 40})
+
+    assert Counter(task.project_id for task in chosen) == {1: 10, 3: 30}

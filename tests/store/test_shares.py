@@ -400,7 +400,8 @@ async def test_the_limit_of_an_organisation_holds_over_all_its_projects(store: S
 
     assert await promote(store) == 3
 
-    assert await in_queue(store, one) + await in_queue(store, two) == 3
+    # Room goes in turns to those who have least of it.
+    assert sorted([await in_queue(store, one), await in_queue(store, two)]) == [1, 2]
     assert await in_queue(store, other) == 1
 
 

@@ -5,14 +5,16 @@ SELECT
     NOT EXISTS (
         SELECT
         FROM tasks AS t
-        INNER JOIN task_ready AS r ON t.id = r.task_id
+        LEFT JOIN task_ready AS r ON t.id = r.task_id
+        LEFT JOIN task_pending AS p ON t.id = p.task_id
         WHERE
             t.job_id = j.id
+            AND (r.task_id IS NOT NULL OR p.task_id IS NOT NULL)
             AND NOT EXISTS (
                 SELECT
                 FROM worker_classes AS wc
                 INNER JOIN workers AS w ON wc.worker_id = w.id
-                WHERE wc.class_id = r.class_id AND w.lost_at IS NULL
+                WHERE wc.class_id = t.class_id AND w.lost_at IS NULL
             )
     ) AS has_fitting_workers
 FROM jobs AS j

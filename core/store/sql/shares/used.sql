@@ -1,4 +1,4 @@
--- Return every limit, and how many tasks it counts.
+-- Return what is limited or counted: the limit, null for none, and how many tasks are counted.
 SELECT
     'limit_organization' AS reason,
     o.id,
@@ -13,7 +13,7 @@ LEFT JOIN (
     FROM task_grants
     GROUP BY org_id
 ) AS g ON o.id = g.org_id
-WHERE o.max_running IS NOT NULL
+WHERE o.max_running IS NOT NULL OR g.tasks > 0
 UNION ALL
 SELECT
     'limit_project',
@@ -29,7 +29,7 @@ LEFT JOIN (
     FROM task_grants
     GROUP BY project_id
 ) AS g ON p.id = g.project_id
-WHERE p.max_running IS NOT NULL
+WHERE p.max_running IS NOT NULL OR g.tasks > 0
 UNION ALL
 SELECT
     'limit_engine',

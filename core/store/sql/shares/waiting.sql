@@ -53,6 +53,8 @@ roomy AS MATERIALIZED (
         stream.project_id,
         stream.class_id,
         o.id AS org_id,
+        o.weight AS org_weight,
+        p.weight,
         c.engine
     FROM stream
     INNER JOIN capability_classes AS c ON stream.class_id = c.id
@@ -75,7 +77,9 @@ SELECT
     first.sort_key,
     roomy.org_id,
     roomy.project_id,
-    roomy.engine
+    roomy.engine,
+    roomy.org_weight,
+    roomy.weight
 FROM roomy
 CROSS JOIN LATERAL (
     SELECT
