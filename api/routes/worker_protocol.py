@@ -114,7 +114,8 @@ async def register(request: web.Request, body: RegisterRequest) -> web.Response:
     answers={200: Answer(TokenResponse)},
 )
 async def rotate_token(request: web.Request) -> web.Response:
-    token = await _new_token(request, request[WORKER].worker_id)
+    worker = request[WORKER]
+    token = await _new_token(request, worker.worker_id, replaces=hash_token(worker.token))
     expires_in_s = request.app[SETTINGS].lease.worker_token_s
     return _answer(TokenResponse(token=token, token_expires_in_s=expires_in_s))
 
@@ -133,10 +134,14 @@ def _check_registration(body: RegisterRequest) -> None:
         raise invalid("engines", f"must not be named {TaskKind.PREPARE}: every worker prepares")
 
 
-async def _new_token(request: web.Request, worker_id: WorkerId) -> str:
+async def _new_token(
+    request: web.Request, worker_id: WorkerId, *, replaces: bytes | None = None
+) -> str:
     token = make_token(TokenKind.WORKER)
     ttl_s = request.app[SETTINGS].lease.worker_token_s
-    await workers.add_token(request.app[STORE], worker_id, hash_token(token), ttl_s=ttl_s)
+    await workers.add_token(
+        request.app[STORE], worker_id, hash_token(token), ttl_s=ttl_s, replaces=replaces
+    )
     return token
 
 

@@ -148,9 +148,20 @@ async def by_tokens(store: Store, token_hashes: Sequence[bytes]) -> list[WorkerI
     return [found.get(token_hash) for token_hash in token_hashes]
 
 
-async def add_token(store: Store, worker_id: WorkerId, token_hash: bytes, *, ttl_s: float) -> None:
-    """Give a worker a token valid for *ttl_s* seconds; its other ones end within a minute."""
-    await store.db.execute(_ADD_TOKEN, worker_id, token_hash, ttl_s, TOKEN_GRACE_S)
+async def add_token(
+    store: Store,
+    worker_id: WorkerId,
+    token_hash: bytes,
+    *,
+    ttl_s: float,
+    replaces: bytes | None = None,
+) -> None:
+    """Give a worker a token valid for *ttl_s* seconds.
+
+    The one it *replaces* ends within a minute, or all others do. Of a rotation that the network
+    repeats, the worker may hear either answer: neither ends the other's token.
+    """
+    await store.db.execute(_ADD_TOKEN, worker_id, token_hash, ttl_s, TOKEN_GRACE_S, replaces)
 
 
 async def direct(

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient
 
 from api.holding import HOLDING
 from api.keys import STOPPING
-from core.domain.tokens import TokenKind, make_token
+from core.domain.tokens import TokenKind, hash_token, make_token
 from core.runtime.sealing import open_sealer
 from core.runtime.settings import LeaseSettings, Settings
 from core.store import jobs
@@ -156,6 +156,18 @@ async def test_a_rotated_token_leaves_the_old_one_good_for_a_moment(
         "SELECT extract(epoch FROM min(expires_at) - now())::float FROM worker_tokens"
     )
     assert 50 < left_s <= 60
+
+
+async def test_of_two_rotations_at_once_both_tokens_stay_good(hand: Hand, store: Store) -> None:
+    """A network that brings a request twice lets a worker hear either answer."""
+    first, second = [(await hand.call("token")).body["token"] for _ in range(2)]
+
+    left = await store.db.fetch(
+        "SELECT token_hash AS hash FROM worker_tokens"
+        " WHERE expires_at > now() + interval '2 minutes'"
+    )
+
+    assert {row["hash"] for row in left} == {hash_token(first), hash_token(second)}
 
 
 @pytest.mark.parametrize("call", ["token", "claim", "start", "heartbeat", "results", "goodbye"])
