@@ -108,7 +108,7 @@ async def _engines() -> list[Check]:
 async def _database(settings: Settings) -> Check:
     try:
         if settings.database_url is not None:
-            return await _named_database(settings.database_url.get_secret_value())
+            return await _named_database(settings)
         return await _own_database(settings)
     except PlaceTaken as taken:
         return Check("database", "good", f"PostgreSQL of its own, in use by process {taken.pid}")
@@ -116,19 +116,26 @@ async def _database(settings: Settings) -> Check:
         return Check("database", "bad", printable(error))
 
 
-async def _named_database(url: str) -> Check:
+async def _named_database(settings: Settings) -> Check:
     from core.store import schema
     from core.store.pool import create_pool
 
+    named, direct = settings.database_url, settings.direct_database_url
+    assert named is not None
+    assert direct is not None
     async with await create_pool(
-        url, size=1, application_name="kennel-doctor", connect_deadline_s=5.0
+        named.get_secret_value(),
+        size=1,
+        application_name="kennel-doctor",
+        connect_deadline_s=5.0,
+        pooled=settings.is_pooled,
     ) as db:
         version = await db.fetchval("SHOW server_version")
         text = f"PostgreSQL {printable(version)} of KENNEL_DATABASE_URL"
         if int(await db.fetchval("SHOW server_version_num")) < 150_000:
             return Check("database", "bad", f"{text}: 15 or newer is needed")
         await schema.check_schema(db)
-    return Check("database", "good", f"{text}, schema {await schema.current(url)}")
+    return Check("database", "good", f"{text}, schema {await schema.current(direct)}")
 
 
 async def _own_database(settings: Settings) -> Check:

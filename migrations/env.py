@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from core.domain.errors import SettingError
 from core.runtime.settings import load_settings
+from core.store import dialing
 from core.store.tables import metadata
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ _MIGRATION_LIMITS = ("SET lock_timeout = '4s'", "SET statement_timeout = '5min'"
 def _dsn() -> str:
     dsn = context.config.attributes.get("dsn")
     if dsn is None:
-        url = load_settings().database_url
-        if url is None:
+        # Past any pooler: the upgrade holds a lock of its session.
+        dsn = load_settings().direct_database_url
+        if dsn is None:
             raise SettingError("KENNEL_DATABASE_URL: must be set to migrate a database by hand")
-        dsn = str(getattr(url, "get_secret_value", lambda: url)())
     return str(dsn)
 
 
@@ -73,7 +74,7 @@ async def _run() -> None:
     dsn = _dsn()
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(dsn, timeout=30)
+        return await dialing.connect(dsn)
 
     lock = await connect()
     try:

@@ -153,9 +153,12 @@ class Admitter:
                 code=ResultCode.PREPARATION_FAILED,
                 phases=[JobPhase.RESOLVING],
             )
-        except Exception:
+        except Exception as error:
             # The edge of this task. Nobody is woken: the next look is soon enough for trouble.
-            log.exception("job.resolve_failed", job_id=job.job_id)
+            if is_unavailable(error):
+                log.info("job.resolve_delayed", job_id=job.job_id, error=str(error)[:500])
+            else:
+                log.exception("job.resolve_failed", job_id=job.job_id)
             self._stranded[job.job_id] = token
         else:
             self._waker.wake()

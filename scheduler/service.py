@@ -15,6 +15,7 @@ from core.runtime.logs import get_logger
 from core.runtime.loops import LoopHealth, LoopRun, run_loops
 from core.runtime.sealing import open_sealer
 from core.runtime.settings import Settings
+from core.store.pool import is_unavailable
 from core.store.store import Store
 from scheduler.admitter import Admitter
 from scheduler.expirer import Expirer
@@ -28,7 +29,7 @@ from scheduler.settler import Settler
 log = get_logger(__name__)
 
 #: Longest a loop rests that nobody wakes, seconds.
-_REST_S = 120.0
+_REST_S = 150.0
 
 
 async def run_scheduler(
@@ -108,4 +109,5 @@ async def _run(settings: Settings, store: Store, health: LoopHealth) -> None:
                     LoopRun(Pruner(store), housekeeping, INTERVAL_S),
                 ],
                 health,
+                is_outage=is_unavailable,
             )

@@ -11,12 +11,12 @@ from core.runtime.settings import Settings
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[str]:
-    """Lend the address of `KENNEL_DATABASE_URL`, or of an embedded server that runs meanwhile.
+    """Lend the address of the named database, or of an embedded server that runs meanwhile.
 
-    The data directory is held by the caller.
+    It leads past any pooler. The data directory is held by the caller.
     """
-    if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
+    if settings.direct_database_url is not None:
+        yield settings.direct_database_url
         return
     from core.store.embedded import EmbeddedPostgres
 
@@ -27,8 +27,8 @@ async def open_database(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def borrow_database(settings: Settings) -> AsyncIterator[str]:
     """As `open_database`, for a command beside no server: holds the data directory itself."""
-    if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
+    if settings.direct_database_url is not None:
+        yield settings.direct_database_url
         return
     with Place(settings.data_dir).held():
         async with open_database(settings) as url:

@@ -2,6 +2,8 @@
 
 Owns waking, pausing, back-off after errors, and the record of each loop's last success. A loop
 never hears of any of it. Errors are logged here and only here; cancellation passes through.
+A defect is logged with its traceback, each time; that what the loops work on is away for a while
+is two lines, however long it takes: that it is, and that it is back.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ BACKOFF_CAP_S = 30.0
 TICK_LIMIT_S = 300.0
 
 Pause = Callable[[float], Awaitable[object]]
+#: Tells whether an error is nobody's fault: the database is away. Known by who has a database.
+IsOutage = Callable[[BaseException], bool]
 
 
 class Loop(Protocol):
@@ -123,6 +127,14 @@ class LoopRun:
     tick_limit_s: float = TICK_LIMIT_S
 
 
+@dataclass(slots=True)
+class _Outage:
+    """What the loop works on is away: since when, how often that was found."""
+
+    since: float
+    tries: int = 0
+
+
 def backoff_s(failures: int, chance: random.Random) -> float:
     """Return the pause after *failures* errors in a row: full jitter below a doubling bound."""
     return chance.uniform(0.0, min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(failures - 1, 16)))
@@ -132,6 +144,7 @@ async def run_loop(
     run: LoopRun,
     health: LoopHealth,
     *,
+    is_outage: IsOutage = lambda _error: False,
     chance: random.Random | None = None,
     pause: Pause = asyncio.sleep,
 ) -> None:
@@ -140,12 +153,28 @@ async def run_loop(
     name = run.loop.name
     health.started(name)
     in_burst = 0
+    outage: _Outage | None = None
     while True:
-        done = await _tick(run, health)
-        if done is None:
+        done = await _tick(run, health, is_outage)
+        if isinstance(done, Exception):
             in_burst = 0
-            await pause(backoff_s(health.failed(name), chance))
-        elif done > 0:
+            delay_s = backoff_s(health.failed(name), chance)
+            if not is_outage(done):
+                await pause(delay_s)
+                continue
+            outage = outage or _Outage(health.clock.monotonic())
+            _note_outage(name, done, outage, delay_s)
+            # Whoever hears first that it is back wakes all; never at once, so that no wake-up
+            # makes this a busy loop.
+            await pause(min(delay_s, BACKOFF_BASE_S))
+            if delay_s > BACKOFF_BASE_S:
+                await run.wake.wait(delay_s - BACKOFF_BASE_S)
+            continue
+        if outage is not None:
+            lasted_s = round(health.clock.monotonic() - outage.since, 1)
+            log.info("loop.recovered", loop=name, lasted_s=lasted_s, tries=outage.tries)
+            outage = None
+        if done > 0:
             in_burst = (in_burst + 1) % BURST
             await pause(0 if in_burst else BREATH_S)
         else:
@@ -153,21 +182,32 @@ async def run_loop(
             await run.wake.wait(run.interval_s)
 
 
-async def _tick(run: LoopRun, health: LoopHealth) -> int | None:
-    """Return what one iteration did; None after an error, which is logged."""
+async def _tick(run: LoopRun, health: LoopHealth, is_outage: IsOutage) -> int | Exception:
+    """Return what one iteration did, or its error, which is logged unless it is an outage."""
     try:
         async with asyncio.timeout(run.tick_limit_s):
             done = await run.loop.tick()
-    except Exception:
+    except Exception as error:
         # The edge of the loop: whatever one iteration meets, the next one tries again.
-        log.exception("loop.failed", loop=run.loop.name)
-        return None
+        if not is_outage(error):
+            log.exception("loop.failed", loop=run.loop.name)
+        return error
     health.succeeded(run.loop.name)
     return done
 
 
-async def run_loops(runs: Iterable[LoopRun], health: LoopHealth) -> None:
+def _note_outage(name: str, error: Exception, outage: _Outage, delay_s: float) -> None:
+    outage.tries += 1
+    text = (str(error) or type(error).__name__)[:500]
+    tell = log.warning if outage.tries == 1 else log.debug
+    tell("loop.unavailable", loop=name, error=text, delay_s=round(delay_s, 2), tries=outage.tries)
+
+
+async def run_loops(
+    runs: Iterable[LoopRun], health: LoopHealth, *, is_outage: IsOutage = lambda _error: False
+) -> None:
     """Run loops side by side, each a named task, until cancelled."""
     async with asyncio.TaskGroup() as group:
         for run in runs:
-            group.create_task(run_loop(run, health), name=f"kennel-{run.loop.name}")
+            shell = run_loop(run, health, is_outage=is_outage)
+            group.create_task(shell, name=f"kennel-{run.loop.name}")

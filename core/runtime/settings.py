@@ -254,12 +254,18 @@ class Settings(Group):
 
     database_url: DatabaseUrl | None = Field(
         default=None,
-        description="PostgreSQL, 15 or newer: `postgresql://user:password@host/name`. Default: "
+        description="PostgreSQL, 15 or newer: `postgresql://user:password@host/name`; of several "
+        "hosts with commas between them the one that takes writes is used. Default: "
         "`kennel up` and `kennel scan` start their own; the daemons need it.",
+    )
+    database_pooled: bool = Field(
+        default=False,
+        description="The database URL leads to a pooler in transaction mode, such as PgBouncer.",
     )
     listen_database_url: DatabaseUrl | None = Field(
         default=None,
-        description="The same database past a pooler, for `LISTEN`. Default: the database URL.",
+        description="The same database past a pooler, for `LISTEN` and `kennel db`. Default: the "
+        "database URL.",
     )
     data_dir: AbsolutePath = Field(
         default_factory=_default_data_dir,
@@ -300,7 +306,23 @@ class Settings(Group):
                 "KENNEL_ALLOW_LOCAL_REPOS can be on only while KENNEL_API__HOST is a loopback "
                 f"address; it is {self.api.host!r}"
             )
+        if self.is_pooled and self.listen_database_url is None:
+            raise ValueError(
+                "KENNEL_DATABASE_POOLED needs KENNEL_LISTEN_DATABASE_URL, the same database past "
+                "the pooler: notifications and `kennel db` do not go through it"
+            )
         return self
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler stands before the database that is named."""
+        return self.database_pooled and self.database_url is not None
+
+    @property
+    def direct_database_url(self) -> str | None:
+        """The address of the database past any pooler; None: none is named."""
+        url = self.database_url and (self.listen_database_url or self.database_url)
+        return url.get_secret_value() if url else None
 
     def secrets(self) -> Iterator[str]:
         """Yield every secret, the passwords inside URLs too, so that logs can blank them."""

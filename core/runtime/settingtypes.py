@@ -21,7 +21,9 @@ def _database_url(value: SecretStr) -> SecretStr:
     # The URL holds a password: no part of it is repeated.
     try:
         url = urlsplit(value.get_secret_value())
-        url.port  # noqa: B018 - reading it checks it
+        # Several hosts, of which any may be the primary, have commas between them.
+        for host in url.netloc.rpartition("@")[2].split(","):
+            urlsplit(f"//{host}").port  # noqa: B018 - reading it checks it
     except ValueError:
         raise ValueError("must be a URL like postgresql://user:password@host:5432/name") from None
     if url.scheme not in ("postgresql", "postgres"):

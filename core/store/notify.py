@@ -21,6 +21,7 @@ import asyncpg
 import orjson
 
 from core.runtime.logs import get_logger
+from core.store.dialing import CannotConnect, Dialer, ServerConnection
 
 log = get_logger(__name__)
 
@@ -34,12 +35,18 @@ _PAYLOAD_BYTES = 7999
 _TOPIC_BYTES = 200
 #: Topics kept while the connection is away; beyond it everybody is woken instead.
 _PENDING_TOPICS = 4096
-_CONNECT_TIMEOUT_S = 10.0
 _STATEMENT_TIMEOUT_S = 10.0
 #: Whatever a connection fails with: another one is made.
-_TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_TROUBLE = (
+    OSError,
+    CannotConnect,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 _BACKOFF_BASE_S = 0.1
-_BACKOFF_CAP_S = 10.0
+#: Small, since every loop of the process looks again when this connection is back.
+_BACKOFF_CAP_S = 2.0
 
 
 class Subscription:
@@ -89,11 +96,11 @@ class Signals:
         dsn: str,
         *,
         application_name: str = "kennel-signals",
-        gather_s: float = 0.02,
-        probe_interval_s: float = 10.0,
+        gather_s: float = 0.005,
+        probe_interval_s: float = 30.0,
         probe_timeout_s: float = 10.0,
     ) -> None:
-        self._dsn = dsn
+        self._dialer = Dialer(dsn)
         self._application_name = application_name
         self._gather_s = gather_s
         self._probe_interval_s = probe_interval_s
@@ -106,7 +113,9 @@ class Signals:
         #: A message of our own came back: the connection hears.
         self._heard = asyncio.Event()
         self._connected = asyncio.Event()
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._connection: ServerConnection | None = None
+        #: Since when, by the event loop, and after how many tries nothing is heard; None: it is.
+        self._outage: tuple[float, int] | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -205,17 +214,32 @@ class Signals:
                 delay_s = _BACKOFF_BASE_S
                 await self._serve()
             except _TROUBLE as error:
-                log.warning("signals.disconnected", error=str(error), delay_s=delay_s)
+                self._note_loss(error)
             finally:
                 self._connected.clear()
                 await self._disconnect()
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _BACKOFF_CAP_S)
 
+    def _note_loss(self, error: Exception) -> None:
+        """Tell of an outage once, however many tries it takes."""
+        if self._outage is None:
+            self._outage = asyncio.get_running_loop().time(), 1
+            log.warning("signals.disconnected", error=str(error) or type(error).__name__)
+        else:
+            since, tries = self._outage
+            self._outage = since, tries + 1
+            log.debug("signals.awaited", error=str(error), tries=tries)
+
+    def _note_return(self) -> None:
+        if self._outage is not None:
+            since, tries = self._outage
+            lasted_s = round(asyncio.get_running_loop().time() - since, 1)
+            log.info("signals.reconnected", lasted_s=lasted_s, tries=tries)
+            self._outage = None
+
     async def _connect(self) -> None:
-        self._connection = connection = await asyncpg.connect(
-            self._dsn,
-            timeout=_CONNECT_TIMEOUT_S,
+        self._connection = connection = await self._dialer.connect(
             command_timeout=_STATEMENT_TIMEOUT_S,
             # Works behind a pooler's session mode too: nothing prepared, nothing set.
             statement_cache_size=0,
@@ -224,6 +248,7 @@ class Signals:
         connection.add_termination_listener(self._lose)
         await connection.add_listener(CHANNEL, self._hear)
         await self._probe()
+        self._note_return()
         self._connected.set()
         # Whatever was said while nobody listened: everybody looks once.
         self._wake([EVERYTHING])

@@ -2,7 +2,11 @@
 
 Owns one asyncpg pool. Giving a connection back sends nothing (asyncpg's own reset is a round trip
 a request); that is safe because pooled connections never LISTEN, never SET without LOCAL and
-never take session advisory locks, which a test reads out of the .sql files.
+never take session advisory locks, which a test reads out of the .sql files. The same makes them
+fit for a pooler in transaction mode.
+
+Once one connection shows that its server is not the primary any more, or falls silent, none made
+before is used again: they are closed as they come by, and `core.store.dialing` makes new ones.
 """
 
 from __future__ import annotations
@@ -16,8 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 import asyncpg
 import orjson
 
-from core.domain.errors import KennelError
+from core.domain.errors import SettingError
 from core.runtime.logs import get_logger
+from core.store import dialing
+from core.store.dialing import CannotConnect, Dialer
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -59,10 +65,19 @@ _CLOSED_TEXTS = (
 _MISUSE = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 #: It answers, and cannot write: no disk or memory left, or a standby after a fail-over.
 _UNABLE = (asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionError)
+#: What tells that a connection, and those made before it, lead to a server that is of no use.
+_TELLING = (TimeoutError, asyncpg.ReadOnlySQLTransactionError)
+#: What a pooler that lends its connections a transaction at a time makes of prepared statements.
+_POOLER_TEXT = (
+    "a connection pooler stands before the database: set KENNEL_DATABASE_POOLED=true, "
+    "and KENNEL_LISTEN_DATABASE_URL to the database itself"
+)
+#: PgBouncer's refusal of the time limits that are sent at connect.
+_REFUSED_PARAMETER = "unsupported startup parameter"
+#: More statements than any connection carries: asyncpg would close it without an end to the wait.
+_STATEMENTS = 2**62
 
-
-class DatabaseUnavailable(KennelError):
-    """The database cannot be reached, or no connection came free in time."""
+DatabaseUnavailable = dialing.DatabaseUnavailable
 
 
 class Queryable(Protocol):
@@ -127,6 +142,8 @@ class Database:
     def __init__(self, pool: Pool, *, acquire_timeout_s: float = 10.0) -> None:
         self._pool = pool
         self._acquire_timeout_s = acquire_timeout_s
+        #: Connections made before are closed when they come by; a time of the event loop.
+        self._trusted_since = 0.0
 
     @property
     def size(self) -> int:
@@ -138,32 +155,40 @@ class Database:
         raw = await self._acquire()
         try:
             return await raw.fetch(sql, *args)
+        except _TELLING as error:
+            raise self._tell(error) from error
         finally:
-            await self._pool.release(raw)
+            await self._give_back(raw)
 
     async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
         """Return the first row, or None."""
         raw = await self._acquire()
         try:
             return await raw.fetchrow(sql, *args)
+        except _TELLING as error:
+            raise self._tell(error) from error
         finally:
-            await self._pool.release(raw)
+            await self._give_back(raw)
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         """Return the first column of the first row, or None."""
         raw = await self._acquire()
         try:
             return await raw.fetchval(sql, *args)
+        except _TELLING as error:
+            raise self._tell(error) from error
         finally:
-            await self._pool.release(raw)
+            await self._give_back(raw)
 
     async def execute(self, sql: str, *args: Any) -> str:
         """Run a statement; return its command tag."""
         raw = await self._acquire()
         try:
             return await raw.execute(sql, *args)
+        except _TELLING as error:
+            raise self._tell(error) from error
         finally:
-            await self._pool.release(raw)
+            await self._give_back(raw)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -171,8 +196,10 @@ class Database:
         raw = await self._acquire()
         try:
             yield Connection(raw)
+        except _TELLING as error:
+            raise self._tell(error) from error
         finally:
-            await self._pool.release(raw)
+            await self._give_back(raw)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -183,14 +210,34 @@ class Database:
     async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
         try:
             async with asyncio.timeout(self._acquire_timeout_s):
-                return await self._pool.acquire()
+                while True:
+                    raw: Any = await self._pool.acquire()
+                    if raw.made_at >= self._trusted_since:
+                        lent: PoolConnectionProxy[asyncpg.Record] = raw
+                        return lent
+                    raw.terminate()
+                    await self._pool.release(raw)
         except TimeoutError:
             raise DatabaseUnavailable(
                 f"no database connection came free within {self._acquire_timeout_s:g} s"
             ) from None
-        except FileNotFoundError as error:
-            # The server's socket is gone: refused like any other address nobody listens at.
-            raise ConnectionRefusedError(error.errno, error.strerror) from error
+
+    async def _give_back(self, raw: PoolConnectionProxy[asyncpg.Record]) -> None:
+        if getattr(raw, "is_abandoned", False):
+            # Now: asyncpg's release does not expect the end of a connection while it begins.
+            raw.terminate()
+        await self._pool.release(raw)
+
+    def distrust(self) -> None:
+        """Use no connection of before again: their server is silent, or takes no writes."""
+        self._trusted_since = asyncio.get_running_loop().time()
+
+    def _tell(self, error: BaseException) -> DatabaseUnavailable:
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            self.distrust()
+            return DatabaseUnavailable(f"the server takes no writes: {error}")
+        # The connection has reported itself already.
+        return DatabaseUnavailable("the database did not answer a statement in time")
 
     async def close(self, *, timeout_s: float = 10.0) -> None:
         """Let running statements end, then close; by force when they do not."""
@@ -223,13 +270,17 @@ async def create_pool(
     idle_in_transaction_timeout_s: float = 60.0,
     acquire_timeout_s: float = 10.0,
     connect_deadline_s: float = 30.0,
-    statement_cache: bool = True,
+    pooled: bool = False,
 ) -> Database:
     """Open a pool of up to *size* connections, patient with a database that is just starting.
 
-    *statement_cache* is False behind a transaction pooler such as PgBouncer: nothing is prepared
-    by name, and no time limit is sent at connect, since poolers refuse such parameters; there the
-    limits belong to the role (`ALTER ROLE kennel SET statement_timeout = '30s'`).
+    *pooled* says that a pooler such as PgBouncer stands between: nothing is prepared by name, and
+    no time limit is sent at connect, since poolers refuse such parameters; there the limits belong
+    to the role (`ALTER ROLE kennel SET statement_timeout = '30s'`).
+
+    Raises:
+        SettingError: there is a pooler, and *pooled* does not say so.
+        CannotConnect: no server that takes writes answered in time, or it does not want us.
     """
     limits = {
         "statement_timeout": statement_timeout_s,
@@ -237,24 +288,42 @@ async def create_pool(
         "idle_in_transaction_session_timeout": idle_in_transaction_timeout_s,
     }
     server_settings = {"application_name": application_name}
-    if statement_cache:
+    if pooled:
+        # As the server spells it: PgBouncer would set what asyncpg says, 'utf-8', every time.
+        server_settings["client_encoding"] = "UTF8"
+    else:
         server_settings |= {name: f"{round(value * 1000)}ms" for name, value in limits.items()}
+    dialer = Dialer(dsn)
 
-    async def connect() -> Pool:
-        return await asyncpg.create_pool(
-            dsn,
-            min_size=1,
-            max_size=size,
-            timeout=10,
-            command_timeout=statement_timeout_s + 5,
-            statement_cache_size=1024 if statement_cache else 0,
-            server_settings=server_settings,
-            init=_init,
-            reset=_keep_as_it_is,
-        )
+    async def dial(
+        dsn: str | None = None,  # noqa: ARG001 - the dialer knows it
+        **options: Any,
+    ) -> dialing.ServerConnection:
+        made = await dialer.connect(**options)
+        made.on_abandoned = db.distrust
+        return made
 
-    pool = await _patiently(connect, connect_deadline_s)
-    return Database(pool, acquire_timeout_s=acquire_timeout_s)
+    # Empty at first, and without the floor asyncpg would restore by itself, with a traceback a try.
+    pool = await asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=size,
+        max_queries=_STATEMENTS,
+        connect=dial,
+        connection_class=dialing.PooledConnection if pooled else dialing.ServerConnection,
+        command_timeout=statement_timeout_s + 5,
+        statement_cache_size=0 if pooled else 1024,
+        server_settings=server_settings,
+        init=_init,
+        reset=_keep_as_it_is,
+    )
+    db = Database(pool, acquire_timeout_s=acquire_timeout_s)
+    try:
+        await _patiently(lambda: _look_for_pooler(db, pooled=pooled), connect_deadline_s)
+    except BaseException:
+        await db.close()
+        raise
+    return db
 
 
 def is_expected(error: BaseException) -> bool:
@@ -266,11 +335,16 @@ def is_connection_lost(error: BaseException) -> bool:
     """Tell whether *error* means that the connection ended; the statement may have happened."""
     if isinstance(error, _MISUSE):
         return any(text in str(error) for text in _CLOSED_TEXTS)
+    if isinstance(error, CannotConnect):
+        return error.is_transient
     return isinstance(error, _CONNECTION_LOST)
 
 
 def is_unavailable(error: BaseException) -> bool:
     """Tell whether *error* is the database's trouble, and not that of what was asked of it."""
+    if isinstance(error, BaseExceptionGroup):
+        # What ran side by side fails together when the database goes.
+        return all(map(is_unavailable, error.exceptions))
     return (
         isinstance(error, (DatabaseUnavailable, *_UNABLE))
         or is_connection_lost(error)
@@ -297,7 +371,7 @@ async def retrying(
     for attempt in range(1, attempts):
         try:
             return await operation()
-        except (asyncpg.PostgresError, *_MISUSE, OSError) as error:
+        except (asyncpg.PostgresError, *_MISUSE, OSError, CannotConnect) as error:
             if not (is_expected(error) or (after_loss and is_connection_lost(error))):
                 raise
             log.debug("statement.retried", attempt=attempt, error=type(error).__name__)
@@ -305,19 +379,33 @@ async def retrying(
     return await operation()
 
 
-async def _patiently(connect: Callable[[], Awaitable[Pool]], deadline_s: float) -> Pool:
+async def _patiently(first: Callable[[], Awaitable[None]], deadline_s: float) -> None:
     loop = asyncio.get_running_loop()
     deadline, delay_s = loop.time() + deadline_s, 0.1
     while True:
         try:
-            return await connect()
-        except (OSError, asyncpg.PostgresError) as error:
-            is_transient = is_connection_lost(error) or isinstance(error, OSError)
-            if not is_transient or loop.time() + delay_s > deadline:
-                raise DatabaseUnavailable(f"cannot connect to the database: {error}") from error
+            return await first()
+        except CannotConnect as error:
+            if _REFUSED_PARAMETER in str(error):
+                raise SettingError(_POOLER_TEXT) from error
+            if not error.is_transient or loop.time() + delay_s > deadline:
+                raise
             log.info("database.awaited", error=str(error), delay_s=delay_s)
         await asyncio.sleep(delay_s)
         delay_s = min(delay_s * 2, 2.0)
+
+
+async def _look_for_pooler(db: Database, *, pooled: bool) -> None:
+    """Refuse a pooler nobody told of: it fails only later, under load, and by halves."""
+    async with db.connection() as connection:
+        pid = await connection.fetchval("SELECT pg_backend_pid()")
+        limit = await connection.fetchval("SHOW statement_timeout")
+        # Who stands between gives each of its clients a number of its own.
+        stands_between = pid != connection.raw.get_server_pid()
+    if stands_between and not pooled:
+        raise SettingError(_POOLER_TEXT)
+    if pooled and limit == "0":
+        log.warning("database.unlimited", hint="ALTER ROLE … SET statement_timeout")
 
 
 async def _keep_as_it_is(connection: RawConnection) -> None:

@@ -42,27 +42,28 @@ async def open_store(
         application_name: Name the connections carry in `pg_stat_activity`.
         pool_size: Connections at most.
         statement_timeout_s: Longest one statement may take, seconds.
-        database_url: Where the embedded PostgreSQL is; None: the setting.
+        database_url: Where the embedded PostgreSQL is; for settings that name no database.
 
     Raises:
-        SettingError: no database is named.
+        SettingError: no database is named, or a pooler nobody told of stands before it.
+        DatabaseUnavailable: it cannot be reached.
         SchemaMismatch: the schema is not one this code knows.
     """
-    if database_url is None and settings.database_url is not None:
+    listen_url = database_url
+    if settings.database_url is not None:
         database_url = settings.database_url.get_secret_value()
-    if database_url is None:
+        listen_url = settings.direct_database_url
+    if database_url is None or listen_url is None:
         raise SettingError(
             "KENNEL_DATABASE_URL is not set: name a PostgreSQL, "
             "or run `kennel up`, which starts its own"
         )
-    listen_url = database_url
-    if settings.listen_database_url is not None:
-        listen_url = settings.listen_database_url.get_secret_value()
     db = await create_pool(
         database_url,
         size=pool_size,
         application_name=application_name,
         statement_timeout_s=statement_timeout_s,
+        pooled=settings.is_pooled,
     )
     async with db:
         await check_schema(db)

@@ -122,6 +122,73 @@ async def test_errors_back_off_further_and_further_with_full_jitter() -> None:
     assert all(log["loop"] == "scripted" and log["exc_info"] for log in logs)
 
 
+class Away(Exception):
+    """What the loop works on is away."""
+
+
+def is_away(error: BaseException) -> bool:
+    return isinstance(error, Away)
+
+
+async def play_outage(*script: int | Exception) -> tuple[Recorder, list[Any]]:
+    class Highest(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return b
+
+    recorder, clock = Recorder(), ManualClock()
+
+    async def pause(seconds: float) -> None:
+        clock.seconds += 10.0
+        await recorder.pause(seconds)
+
+    run = LoopRun(ScriptedLoop(*script), recorder, interval_s=5.0)
+    with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
+        await run_loop(run, LoopHealth(clock), is_outage=is_away, chance=Highest(), pause=pause)
+    return recorder, logs
+
+
+async def test_an_outage_is_one_line_and_its_end_another_without_a_traceback() -> None:
+    _, logs = await play_outage(Away("refused"), Away("refused"), Away(""), 0, 0)
+
+    told = [log for log in logs if log["log_level"] != "debug"]
+    assert [(log["event"], log["log_level"]) for log in told] == [
+        ("loop.unavailable", "warning"),
+        ("loop.recovered", "info"),
+    ]
+    assert told[0] | {"loop": "scripted", "error": "refused", "delay_s": 0.5} == told[0]
+    assert told[1] | {"loop": "scripted", "tries": 3, "lasted_s": 30.0} == told[1]
+    assert not any("exc_info" in log for log in logs)
+
+
+async def test_a_second_outage_is_told_again_and_a_defect_keeps_its_traceback() -> None:
+    _, logs = await play_outage(Away("a"), 0, ValueError("a bug"), Away("b"), 0)
+
+    told = [log["event"] for log in logs]
+    assert told == [
+        "loop.unavailable",
+        "loop.recovered",
+        "loop.failed",
+        "loop.unavailable",
+        "loop.recovered",
+    ]
+    assert [log["event"] for log in logs if log.get("exc_info")] == ["loop.failed"]
+
+
+async def test_a_wake_up_ends_the_back_off_of_an_outage_but_not_its_first_moment() -> None:
+    recorder, _ = await play_outage(*[Away("refused")] * 4, 0)
+
+    assert recorder.waits == [
+        ("pause", 0.5),
+        ("pause", 0.5),
+        ("wake", 0.5),
+        ("pause", 0.5),
+        ("wake", 1.5),
+        ("pause", 0.5),
+        ("wake", 3.5),
+        ("wake", 5.0),
+    ]
+
+
 @given(failures=st.integers(1, 10_000), seed=st.integers())
 def test_back_off_stays_within_its_bounds(failures: int, seed: int) -> None:
     pause_s = backoff_s(failures, random.Random(seed))
