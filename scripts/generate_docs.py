@@ -21,7 +21,17 @@ from cli.exits import MEANINGS
 from cli.main import app
 from core.domain.codes import TEXTS, ResultCode
 from core.domain.outcomes import CODE_OF_REASON, REPORTABLE, RETRYABLE, Reason
-from core.domain.states import STARTED_PHASES, STATE_OF_PHASE, TRANSITIONS, JobPhase
+from core.domain.states import (
+    FIRST_PLACES,
+    MOVES,
+    STARTED_PHASES,
+    STATE_OF_PHASE,
+    STATE_OF_PLACE,
+    TABLE_OF_PLACE,
+    TRANSITIONS,
+    JobPhase,
+    TaskPlace,
+)
 from core.runtime.environment import Variable
 from core.runtime.settings import VARIABLES
 from scripts.command_reference import reference
@@ -51,6 +61,27 @@ def job_phases() -> Iterator[str]:
         state = STATE_OF_PHASE[phase]
         holds = "yes" if phase in STARTED_PHASES else "no"
         yield f"| `{phase}` | {state:d} {state.name.lower()} | {holds} |"
+
+
+def task_places() -> Iterator[str]:
+    """Yield the diagram of where a task goes and the table of what its places are."""
+    yield "```mermaid"
+    yield "stateDiagram-v2"
+    for place in TaskPlace:
+        if place in FIRST_PLACES:
+            yield f"  [*] --> {place}"
+    for place in TaskPlace:
+        for following, name in MOVES[place].items():
+            yield f"  {place} --> {following}: {name}"
+        if not MOVES[place]:
+            yield f"  {place} --> [*]"
+    yield "```"
+    yield ""
+    yield "| place | table | `state` on the wire |"
+    yield "|---|---|---|"
+    for place in TaskPlace:
+        state = STATE_OF_PLACE[place]
+        yield f"| `{place}` | `{TABLE_OF_PLACE[place]}` | {state:d} {state.name.lower()} |"
 
 
 def result_codes() -> Iterator[str]:
@@ -143,6 +174,7 @@ GENERATORS: Mapping[str, Callable[[], Iterator[str]]] = {
     "result-codes": result_codes,
     "secrets": secrets,
     "settings": partial(settings, ""),
+    "task-places": task_places,
     **{f"settings-{group}": partial(settings, group) for group in GROUPS},
 }
 
