@@ -1,7 +1,7 @@
 # Each target does all its set-up by itself, from a bare clone on. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long chaos check format docs clean
+.PHONY: help setup demo test test-long chaos bench bench-quick soak check format docs clean
 
 # Two processes suit two cores; a file stays in one process, so that its database serves all its tests.
 TEST_OPTIONS ?= -n 2 --dist loadfile
@@ -24,6 +24,15 @@ test-long: setup ## Run the tests that are too long for every day: large tables,
 
 chaos: setup ## Break everything for a while and judge what is left (SEED=7 MINUTES=10)
 	@.venv/bin/python scripts/chaos.py $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),10)
+
+bench: setup ## Measure everything beside the floor and the peers, an hour or more (BENCH='--only create')
+	@bench/setup && .venv/bin/python -m bench.run $(BENCH)
+
+bench-quick: setup ## The same with smaller numbers, ten minutes at most
+	@bench/setup && .venv/bin/python -m bench.run --size quick $(BENCH)
+
+soak: setup ## Run at half the peak rate for an hour (MINUTES=60); last part against the first
+	@bench/setup && .venv/bin/python -m bench.soak --minutes $(or $(MINUTES),60)
 
 check: setup ## Check without running: format, lint, types, imports, migrations, documents
 	@scripts/check

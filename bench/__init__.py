@@ -1,0 +1,1 @@
+"""Benchmarks: Kennel beside the floor of the same machine and beside its peers, in one run."""

@@ -1,0 +1,1 @@
+"""What all figures stand on: the server, Kennel's processes, the floor, the peers, the results."""
