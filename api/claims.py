@@ -36,16 +36,20 @@ class _Waiting:
     claim: Claim
     hold: Hold
     offers: list[Offer] | None = None
-    #: Times it is still asked for without a wake-up: now, and once head starts are over.
+    #: When it is asked for next without a wake-up, by the loop's clock; None: only by one.
+    look_at: float | None = 0.0
+    #: Looks it gets in a row: one now, a second once the head starts of other workers are over.
     looks: int = 2
-    #: Its next look is when head starts are over.
-    is_later: bool = False
     #: A statement that may offer it tasks is under way.
     is_asked: bool = False
 
     @property
     def is_wanted(self) -> bool:
         return self.offers is None and not self.hold.is_over and not self.hold.is_abandoned
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether it is to be asked for at *now*, by the loop's clock."""
+        return self.is_wanted and self.look_at is not None and self.look_at <= now
 
 
 @dataclass(slots=True)
@@ -57,11 +61,11 @@ class ClaimDesk:
     tick_s: float = 5.0
     name: str = "claims"
     _waiting: dict[WorkerId, _Waiting] = field(default_factory=dict)
-    #: Tasks may have become ready: everybody is asked for.
-    _is_stirred: bool = False
+    #: How many times everybody is asked for, since tasks may have become ready.
+    _stirred: int = 0
     _look: EventWake = field(default_factory=EventWake)
     _low_water: LowWater = field(default_factory=LowWater)
-    _second_look: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     async def offers(self, claim: Claim, hold: Hold) -> Sequence[Offer]:
         """Wait for tasks, until *hold* is over; return the offers, if any."""
@@ -79,35 +83,32 @@ class ClaimDesk:
             if self._waiting.get(claim.worker_id) is waiting:
                 del self._waiting[claim.worker_id]
 
-    def stir(self) -> None:
-        """Ask for every claim that waits: tasks may have become ready."""
-        self._is_stirred = True
+    def stir(self, *, looks: int = 2) -> None:
+        """Ask for every claim that waits: tasks may have become ready.
+
+        Two *looks*, since some may be left to another worker for a moment.
+        """
+        self._stirred = max(self._stirred, looks)
         self._look.set()
 
     async def tick(self) -> int:
-        """Ask once for the claims that are due; return how many got tasks."""
-        is_stirred, self._is_stirred = self._is_stirred, False
-        if is_stirred:
-            for waiting in self._waiting.values():
-                waiting.looks = 2
-        due = [
-            waiting
-            for waiting in self._waiting.values()
-            if waiting.is_wanted and (is_stirred or (waiting.looks and not waiting.is_later))
-        ]
+        """Ask once for the claims that are due."""
+        stirred, self._stirred = self._stirred, 0
+        now = asyncio.get_running_loop().time()
+        for waiting in self._waiting.values():
+            if stirred and waiting.is_wanted:
+                waiting.looks = max(waiting.looks, stirred)
+                waiting.look_at = now
+        due = [waiting for waiting in self._waiting.values() if waiting.is_due(now)]
         try:
-            served = 0
             for first in range(0, len(due), _BATCH):
-                served += await self._ask(due[first : first + _BATCH])
-        except BaseException:
-            self._is_stirred = self._is_stirred or is_stirred
-            raise
-        if any(waiting.looks for waiting in due):
+                await self._ask(due[first : first + _BATCH])
+        finally:
             self._look_again()
         # Nothing more to do until the next wake-up, however many it served.
         return 0
 
-    async def _ask(self, due: Sequence[_Waiting]) -> int:
+    async def _ask(self, due: Sequence[_Waiting]) -> None:
         for waiting in due:
             waiting.is_asked = True
         try:
@@ -122,25 +123,26 @@ class ClaimDesk:
                 waiting.is_asked = False
                 if waiting.hold.is_over:
                     waiting.hold.subscription.wake()
+        second_at = asyncio.get_running_loop().time() + _SECOND_LOOK_S
         for waiting, offers in zip(due, answers, strict=True):
             waiting.looks -= 1
-            waiting.is_later = True
+            waiting.look_at = second_at if waiting.looks > 0 else None
             if offers:
                 waiting.offers = offers
                 waiting.hold.subscription.wake()
-        return sum(bool(offers) for offers in answers)
 
     def _look_again(self) -> None:
-        """Look once more when the head start of other workers is over."""
-        if self._second_look is None:
-            loop = asyncio.get_running_loop()
-            self._second_look = loop.call_later(_SECOND_LOOK_S, self._second)
-
-    def _second(self) -> None:
-        self._second_look = None
-        for waiting in self._waiting.values():
-            waiting.is_later = False
-        self._look.set()
+        """Have the next look begin when the first claim is due for it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        looks = [
+            waiting.look_at
+            for waiting in self._waiting.values()
+            if waiting.is_wanted and waiting.look_at is not None
+        ]
+        if looks:
+            self._timer = asyncio.get_running_loop().call_at(min(looks), self._look.set)
 
     async def run(self) -> None:
         """Serve the claims until cancelled."""
@@ -152,9 +154,9 @@ class ClaimDesk:
     async def _listen(self) -> None:
         with self.store.signals.subscribe("tasks") as tasks:
             while True:
-                # A wake-up or the safety net: the same to everybody who waits.
-                await tasks.wait(self.tick_s)
-                self.stir()
+                # The safety net, too, is for all; nobody's head start is over because of it.
+                is_woken = await tasks.wait(self.tick_s)
+                self.stir(looks=2 if is_woken else 1)
 
 
 CLAIMS = web.AppKey("claims", ClaimDesk)

@@ -66,6 +66,12 @@ _HOT: dict[str, Any] = {
         "autovacuum_analyze_threshold": 5000,
     }
 }
+#: Tables that grow with every job and change a few times each: looked at by autovacuum early.
+_LARGE: dict[str, Any] = {
+    "autovacuum_vacuum_scale_factor": 0.02,
+    "autovacuum_vacuum_insert_scale_factor": 0.02,
+    "autovacuum_analyze_scale_factor": 0.02,
+}
 
 
 def _phases(phases: Iterable[JobPhase]) -> str:
@@ -263,6 +269,13 @@ idempotency_keys = Table(
 # --- jobs ---------------------------------------------------------------------------------------
 
 _OPEN = text("phase <> 'closed'")
+_CLOSED = text("phase = 'closed'")
+#: What a job is labelled with, as SQL: messages that differ in digits only are one label.
+LABEL_FORMS = {
+    "creator": "creator",
+    "created_from": "created_from",
+    "result_msg": "translate(result_msg, '0123456789'::text, '##########'::text)",
+}
 _STARTED = _phases(phase for phase in JobPhase if phase in STARTED_PHASES)
 
 jobs = Table(
@@ -363,8 +376,27 @@ jobs = Table(
     ),
     Index("jobs_phase_idx", "phase", "id", postgresql_where=_OPEN),
     Index("jobs_expires_at_idx", "expires_at", postgresql_where=_OPEN),
-    Index("jobs_project_id_id_idx", "project_id", text("id DESC")),
-    postgresql_with={"fillfactor": 80},
+    # What lists read of closed jobs; an open job pays for none of these.
+    Index("jobs_closed_idx", "project_id", "id", postgresql_where=_CLOSED),
+    Index(
+        "jobs_closed_code_idx",
+        "project_id",
+        "result_code",
+        "id",
+        postgresql_where=_CLOSED,
+    ),
+    # By hash: a text may be longer than an index takes.
+    *(
+        Index(
+            f"jobs_closed_{name}_idx",
+            "project_id",
+            text(f"hashtextextended({form}, 0)"),
+            "id",
+            postgresql_where=_CLOSED,
+        )
+        for name, form in LABEL_FORMS.items()
+    ),
+    postgresql_with={"fillfactor": 80, **_LARGE},
 )
 
 scans = Table(
@@ -398,6 +430,63 @@ scans = Table(
         "total_line_num = code_line_num + comment_line_num + blank_line_num",
         name="line_counts_add_up",
     ),
+    postgresql_with=_LARGE,
+)
+
+# --- counts of closed jobs ----------------------------------------------------------------------
+
+uncounted_jobs = Table(
+    "uncounted_jobs",
+    metadata,
+    #: Closed jobs that `job_counts` does not hold yet: written by a trigger, taken by the tallier.
+    Column("project_id", BigInteger, nullable=False),
+    Column("job_id", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project_id", "job_id"),
+    **_HOT,
+)
+
+job_labels = Table(
+    "job_labels",
+    metadata,
+    _id(),
+    Column("project_id", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    CheckConstraint(
+        f"kind IN ({', '.join(repr(kind) for kind in LABEL_FORMS)})", name="label_kind_is_known"
+    ),
+    Index("job_labels_value_idx", "project_id", "kind", text("md5(value)"), unique=True),
+)
+
+job_counts = Table(
+    "job_counts",
+    metadata,
+    Column("project_id", BigInteger, nullable=False),
+    #: 0 the project, 1 a block of 2^14 job ids; 2 the project by label, 3 a block of 2^17 by label
+    Column("grain", SmallInteger, nullable=False),
+    #: number of the block; 0 for the whole project
+    Column("block", BigInteger, nullable=False),
+    Column("result_code", Integer, nullable=False),
+    # 0: not by label, or a value that is not listed
+    Column("creator_id", BigInteger, nullable=False),
+    Column("created_from_id", BigInteger, nullable=False),
+    Column("result_msg_id", BigInteger, nullable=False),
+    Column("jobs", BigInteger, nullable=False),
+    #: no job of them was created earlier, none later
+    _time("first_created_at"),
+    _time("last_created_at"),
+    PrimaryKeyConstraint(
+        "project_id",
+        "grain",
+        "block",
+        "result_code",
+        "creator_id",
+        "created_from_id",
+        "result_msg_id",
+    ),
+    CheckConstraint("grain BETWEEN 0 AND 3", name="grain_is_known"),
+    CheckConstraint("jobs > 0", name="counts_are_of_jobs"),
+    postgresql_with={"fillfactor": 80},
 )
 
 # --- tasks --------------------------------------------------------------------------------------
@@ -617,13 +706,7 @@ task_attempts = Table(
     CheckConstraint(
         "(outcome = 'succeeded') = (reason IS NULL)", name="failed_attempts_have_a_reason"
     ),
-    # Asked for by a repeated result and a late beat only: rare, so it costs next to nothing.
-    Index(
-        "task_attempts_attempt_id_idx",
-        "attempt_id",
-        postgresql_using="brin",
-        postgresql_with={"autosummarize": "on"},
-    ),
+    Index("task_attempts_attempt_id_idx", "attempt_id"),
     postgresql_partition_by="RANGE (task_id)",
 )
 
@@ -791,7 +874,8 @@ BEGIN
         FOR n IN last_id / history.width .. last_id / history.width + 1 LOOP
             IF to_regclass(format('%I', history.parent || '_p' || n)) IS NULL THEN
                 EXECUTE format(
-                    'CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)',
+                    'CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)'
+                    ' WITH (autovacuum_vacuum_insert_scale_factor = 0.05)',
                     history.parent || '_p' || n, history.parent,
                     n * history.width, (n + 1) * history.width
                 );
@@ -804,8 +888,139 @@ END
 $body$
 """
 
+#: Begin the next range of ids where the present one has lasted: a small server fills none in years.
+TURN_PARTITIONS = """
+CREATE FUNCTION turn_partitions(lasts interval) RETURNS integer LANGUAGE plpgsql AS $body$
+DECLARE
+    history record;
+    last_id bigint;
+    begun_at timestamptz;
+    turned integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('kennel.partitions'));
+    FOR history IN
+        SELECT * FROM (VALUES
+            ('tasks', 'created_at', 'tasks_id_seq', 1000000::bigint),
+            ('events', 'at', 'events_id_seq', 10000000)
+        ) AS h (parent, written_at, key_sequence, width)
+    LOOP
+        EXECUTE format('SELECT last_value FROM %I', history.key_sequence) INTO last_id;
+        EXECUTE format(
+            'SELECT %I FROM %I WHERE id >= $1 ORDER BY id LIMIT 1',
+            history.written_at, history.parent
+        ) INTO begun_at USING last_id / history.width * history.width;
+        IF begun_at < now() - lasts THEN
+            PERFORM setval(history.key_sequence, (last_id / history.width + 1) * history.width);
+            turned := turned + 1;
+        END IF;
+    END LOOP;
+    RETURN turned;
+END
+$body$
+"""
+
+#: Drop the oldest range of tasks, or else of events, when nothing in it is needed any more; return
+#: the names of the partitions, none when there is no such range.
+DROP_PARTITIONS = """
+CREATE FUNCTION drop_partitions(kept interval) RETURNS text[] LANGUAGE plpgsql AS $body$
+DECLARE
+    family record;
+    parent text;
+    n bigint;
+    last_id bigint;
+    newest_at timestamptz;
+    is_needed boolean;
+    dropped text[];
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('kennel.partitions')) THEN
+        RETURN '{}';
+    END IF;
+    -- What is in the way ends soon or is tried again later: whoever comes after this waits for it.
+    PERFORM set_config('lock_timeout', '50ms', true);
+    FOR family IN
+        SELECT * FROM (VALUES
+            (
+                array['tasks', 'task_outcomes', 'task_attempts', 'artifacts', 'blobs'],
+                'created_at', 'tasks_id_seq', 1000000::bigint
+            ),
+            (array['events'], 'at', 'events_id_seq', 10000000)
+        ) AS f (parents, written_at, key_sequence, width)
+    LOOP
+        SELECT min(substring(c.relname FROM '_p([0-9]+)$')::bigint) INTO n
+        FROM pg_inherits AS i
+        INNER JOIN pg_class AS c ON i.inhrelid = c.oid
+        WHERE i.inhparent = to_regclass(family.parents[1]);
+        EXECUTE format('SELECT last_value FROM %I', family.key_sequence) INTO last_id;
+        CONTINUE WHEN n IS NULL OR last_id < (n + 1) * family.width;
+        EXECUTE format(
+            'SELECT %I FROM %I ORDER BY id DESC LIMIT 1',
+            family.written_at, family.parents[1] || '_p' || n
+        ) INTO newest_at;
+        CONTINUE WHEN newest_at >= now() - kept;
+        IF family.parents[1] = 'tasks' THEN
+            EXECUTE format(
+                'SELECT'
+                ' EXISTS (SELECT FROM task_ready WHERE task_id < $1)'
+                ' OR EXISTS (SELECT FROM task_pending WHERE task_id < $1)'
+                ' OR EXISTS (SELECT FROM task_leases WHERE task_id < $1)'
+                ' OR EXISTS ('
+                '   SELECT FROM jobs AS j INNER JOIN %I AS t ON t.job_id = j.id'
+                '   WHERE j.phase <> ''closed'''
+                ' )'
+                ' OR EXISTS (SELECT FROM %I WHERE closed_at >= now() - $2)',
+                'tasks_p' || n, 'task_outcomes_p' || n
+            ) INTO is_needed USING (n + 1) * family.width, kept;
+            CONTINUE WHEN is_needed;
+        END IF;
+        FOREACH parent IN ARRAY family.parents LOOP
+            EXECUTE format('LOCK TABLE ONLY %I IN ACCESS EXCLUSIVE MODE', parent);
+        END LOOP;
+        -- Nobody writes now; whoever did while this was decided has ended.
+        EXECUTE format(
+            'SELECT %I FROM %I ORDER BY id DESC LIMIT 1',
+            family.written_at, family.parents[1] || '_p' || n
+        ) INTO newest_at;
+        EXIT WHEN newest_at >= now() - kept;
+        FOREACH parent IN ARRAY family.parents LOOP
+            EXECUTE format('DROP TABLE IF EXISTS %I', parent || '_p' || n);
+            dropped := dropped || (parent || '_p' || n);
+        END LOOP;
+        RETURN dropped;
+    END LOOP;
+    RETURN '{}';
+END
+$body$
+"""
+
+#: Whichever statement closes a job: it is one more to be counted, in the same transaction.
+NOTE_CLOSED_JOB = """
+CREATE FUNCTION note_closed_job() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+    INSERT INTO uncounted_jobs (project_id, job_id) VALUES (NEW.project_id, NEW.id);
+    RETURN NULL;
+END
+$body$
+"""
+JOB_TRIGGERS = (
+    """
+CREATE TRIGGER jobs_closed AFTER UPDATE OF phase ON jobs FOR EACH ROW
+WHEN (OLD.phase <> 'closed' AND NEW.phase = 'closed') EXECUTE FUNCTION note_closed_job()
+""",
+    """
+CREATE TRIGGER jobs_made_closed AFTER INSERT ON jobs FOR EACH ROW
+WHEN (NEW.phase = 'closed') EXECUTE FUNCTION note_closed_job()
+""",
+)
+
 
 @event.listens_for(metadata, "after_create")
-def _create_partitions(_target: MetaData, connection: Connection, **_: object) -> None:
-    connection.exec_driver_sql(ENSURE_PARTITIONS)
+def _create_the_rest(_target: MetaData, connection: Connection, **_: object) -> None:
+    for statement in (
+        ENSURE_PARTITIONS,
+        TURN_PARTITIONS,
+        DROP_PARTITIONS,
+        NOTE_CLOSED_JOB,
+        *JOB_TRIGGERS,
+    ):
+        connection.exec_driver_sql(statement)
     connection.exec_driver_sql("SELECT ensure_partitions()")

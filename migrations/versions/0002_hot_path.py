@@ -25,7 +25,6 @@ _DROPPED = {
     "task_ready_job_id_idx": "task_ready (job_id)",
     "task_leases_worker_id_idx": "task_leases (worker_id)",
     "task_leases_job_id_idx": "task_leases (job_id)",
-    "task_attempts_attempt_id_idx": "task_attempts (attempt_id)",
     "task_attempts_job_id_idx": "task_attempts (job_id)",
 }
 
@@ -34,10 +33,6 @@ def upgrade() -> None:
     for index in _DROPPED:
         op.execute(f"DROP INDEX {index}")
     op.execute("ALTER TABLE task_leases DROP CONSTRAINT task_leases_token_hash_key")
-    op.execute(
-        "CREATE INDEX task_attempts_attempt_id_idx ON task_attempts USING brin (attempt_id)"
-        " WITH (autosummarize = on)"
-    )
     op.execute(
         "CREATE INDEX jobs_forced_waiting_idx ON jobs (id) WHERE phase = 'waiting' AND is_forced"
     )
@@ -96,7 +91,6 @@ def downgrade() -> None:
         op.execute(f"ALTER TABLE {table} DROP COLUMN attempts")
     for table in _QUEUE:
         op.execute(f"ALTER TABLE {table} DROP COLUMN project_id")
-    op.execute("DROP INDEX task_attempts_attempt_id_idx")
     op.execute("DROP INDEX jobs_forced_waiting_idx")
     op.execute(
         "ALTER TABLE task_leases ADD CONSTRAINT task_leases_token_hash_key UNIQUE (token_hash)"
