@@ -83,6 +83,8 @@ class EventWake:
 @dataclass(slots=True)
 class _Record:
     succeeded_at: float
+    #: It rests so long when nothing wakes it: silence of that length says nothing.
+    rests_s: float = 0.0
     failures: int = 0
 
 
@@ -93,13 +95,14 @@ class LoopHealth:
     clock: Clock = field(default_factory=SystemClock)
     _records: dict[str, _Record] = field(default_factory=dict)
 
-    def started(self, name: str) -> None:
-        """Note that a loop begins: it counts as healthy from here."""
-        self._records[name] = _Record(self.clock.monotonic())
+    def started(self, name: str, *, rests_s: float = 0.0) -> None:
+        """Note that a loop begins, which may rest so long: it counts as healthy from here."""
+        self._records[name] = _Record(self.clock.monotonic(), rests_s)
 
     def succeeded(self, name: str) -> None:
         """Note an iteration without an error."""
-        self._records[name] = _Record(self.clock.monotonic())
+        record = self._records.setdefault(name, _Record(0.0))
+        record.succeeded_at, record.failures = self.clock.monotonic(), 0
 
     def failed(self, name: str) -> int:
         """Note an iteration with an error; return how many came in a row."""
@@ -113,8 +116,13 @@ class LoopHealth:
         return {name: now - record.succeeded_at for name, record in self._records.items()}
 
     def stale(self, limit_s: float) -> list[str]:
-        """Return the loops without a success for longer than *limit_s*, sorted."""
-        return sorted(name for name, age_s in self.ages_s().items() if age_s > limit_s)
+        """Return the loops without a success for longer than *limit_s* beyond a rest, sorted."""
+        now = self.clock.monotonic()
+        return sorted(
+            name
+            for name, record in self._records.items()
+            if now - record.succeeded_at > limit_s + record.rests_s
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +159,7 @@ async def run_loop(
     """Run a loop until it is cancelled: at once, then on each wake-up, at least each interval."""
     chance = chance or random.Random()  # noqa: S311 - jitter is no secret
     name = run.loop.name
-    health.started(name)
+    health.started(name, rests_s=run.interval_s)
     in_burst = 0
     outage: _Outage | None = None
     while True:

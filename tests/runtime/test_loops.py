@@ -357,6 +357,19 @@ async def test_health_tells_the_age_of_each_loop_s_last_success() -> None:
     assert health.stale(15.0) == ["expirer"]
 
 
+async def test_a_loop_that_rests_for_long_is_not_stale_meanwhile() -> None:
+    clock = ManualClock()
+    health = LoopHealth(clock)
+    health.started("pruner", rests_s=600.0)
+    health.started("reaper", rests_s=5.0)
+    health.succeeded("pruner")
+
+    clock.seconds = 500.0
+    assert health.stale(180.0) == ["reaper"]
+    clock.seconds = 800.0
+    assert health.stale(180.0) == ["pruner", "reaper"]
+
+
 async def test_an_error_neither_renews_nor_hides_the_last_success() -> None:
     clock = ManualClock()
     health = LoopHealth(clock)
