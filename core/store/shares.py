@@ -36,8 +36,8 @@ _CLEAR_ENGINE = query("shares/clear_engine")
 _ENGINES = query("shares/engines")
 
 #: Tasks of one project and engine looked at by one promotion, and such streams.
-_WINDOW = 50
-_STREAMS = 1000
+_WINDOW = 20
+_STREAMS = 500
 
 #: A limit's name and what it is of: an organisation's or project's id, an engine's name.
 LimitKey = tuple[PendingReason, int | str]

@@ -282,3 +282,40 @@ def test_room_below_an_organisations_limit_goes_to_its_projects_by_their_weights
     chosen = fairness.choose(tasks, {}, {(ORG, 1): 40})
 
     assert Counter(task.project_id for task in chosen) == {1: 10, 3: 30}
+
+
+def test_an_organisation_of_many_projects_has_no_more_than_one_of_a_single_project() -> None:
+    queue = FairQueue()
+    many = {f"many-{n}": Member(f"many-{n}", "many") for n in range(100)}
+    single = Member("single", "single")
+    for member in many.values():
+        queue.admit(member)
+    for _ in range(5):
+        queue.admit(single)
+
+    served: Counter[str] = Counter()
+    for _ in range(4_000):
+        project = queue.claim()
+        assert project is not None
+        served[project] += 1
+        # Each has its next job as soon as one has begun.
+        queue.admit(many.get(project, single))
+
+    assert 1_850 <= served["single"] <= 2_150
+    assert min(served[project] for project in many) >= 15
+
+
+def test_many_projects_that_come_at_once_are_served_early_but_not_more() -> None:
+    queue = FairQueue()
+    single = Member("single", "single")
+    many = [Member(f"many-{n}", "many") for n in range(100)]
+    queue.admit(single, 1_000)
+    for member in many:
+        queue.admit(member, 10)
+
+    half = queue.served(1_000)
+    rest = queue.served(1_000)
+
+    assert half["single"] >= 333
+    assert (half + rest)["single"] == 1_000
+    assert rest["single"] <= 667

@@ -53,7 +53,7 @@ project AS MATERIALIZED (
         UNION ALL
         SELECT below.project_id FROM below
     ) AS walked
-    LIMIT 2000
+    LIMIT 1000
 ),
 candidate AS (
     SELECT
@@ -134,7 +134,9 @@ UPDATE jobs
 SET
     phase = 'resolving',
     admission_token = $1,
-    admission_expires_at = now() + make_interval(secs => $2)
+    admission_expires_at = now() + make_interval(secs => $2),
+    admitted_by = $6,
+    admitted_at = now()
 FROM picked
 WHERE jobs.id = picked.id AND jobs.phase = 'waiting'
 RETURNING jobs.id

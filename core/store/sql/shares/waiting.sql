@@ -70,6 +70,8 @@ roomy AS MATERIALIZED (
         (p.max_running IS NULL OR coalesce(of_project.tasks, 0) < p.max_running)
         AND (o.max_running IS NULL OR coalesce(of_org.tasks, 0) < o.max_running)
         AND (e.max_running IS NULL OR coalesce(of_engine.tasks, 0) < e.max_running)
+    -- Any of them, so that each has its turn where there are more than are looked at.
+    ORDER BY random()
     LIMIT $1
 )
 SELECT
