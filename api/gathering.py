@@ -44,6 +44,8 @@ class Gathering:
     starts: Coalescer[tuple[WorkerId, AttemptProof], bool]
     results: Coalescer[tuple[WorkerId, Finished], Judged]
     beats: Coalescer[Beat, BeatAnswer]
+    #: The same for beats that are not held: somebody waits for the answer.
+    urgent_beats: Coalescer[Beat, BeatAnswer]
     #: The same without noting a beat.
     orders: Coalescer[Beat, BeatAnswer]
 
@@ -83,6 +85,11 @@ def gather(store: Store, settings: Settings) -> Gathering:
             partial(beats.beat_many, store, lease_s=lease_s),
             is_shared=is_unavailable,
             gather_s=_BEAT_GATHER_S,
+        ),
+        urgent_beats=Coalescer(
+            "urgent beats",
+            partial(beats.beat_many, store, lease_s=lease_s),
+            is_shared=is_unavailable,
         ),
         orders=Coalescer(
             "orders",

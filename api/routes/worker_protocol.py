@@ -216,7 +216,7 @@ async def heartbeat(request: web.Request, body: HeartbeatRequest) -> web.Respons
     gathering, beat = request.app[GATHERING], _beat(worker_id, body)
     # Listening comes first: an order given while the beat is recorded ends the wait.
     with request.app[HOLDING].hold(request, worker_topic(worker_id), timeout_s=hold_s) as hold:
-        answer = await gathering.beats(beat)
+        answer = await (gathering.beats if body.hold else gathering.urgent_beats)(beat)
         await _requeue_forgotten(request, answer)
         if not _is_order(answer, body) and await hold.news() and not hold.is_abandoned:
             answer = await gathering.orders(beat)
