@@ -11,20 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from core.domain.outcomes import RETRYABLE
 from tests.faults.history import Attempt, Call, Event, History, Job, Line, Outcome
 
 #: Reasons after which a task may be tried again: its attempt was accepted and decides nothing.
-_AGAIN = frozenset(
-    {
-        "scm_unreachable",
-        "checkout_failed",
-        "upload_failed",
-        "worker_interrupted",
-        "handed_back",
-        "worker_error",
-        "worker_lost",
-    }
-)
+_AGAIN = frozenset(reason.value for reason in RETRYABLE)
 _ENDINGS = frozenset({"task.closed", "task.requeued", "task.retried"})
 _HOLDING = frozenset({"job.resolved", "job.planned", "job.started"})
 _OVER = frozenset({"job.closed", "job.superseded", "job.cancelled", "job.expired"})
