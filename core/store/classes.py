@@ -20,6 +20,7 @@ from core.store.queries import query
 from core.store.store import Store
 
 _LOCK = query("workers/lock_capabilities")
+_FIND = query("tasks/find_class")
 _ENSURE = query("tasks/ensure_class")
 _CLASSES = query("tasks/classes")
 _CAPABLE = query("workers/capable")
@@ -82,6 +83,11 @@ async def ensure_class(store: Store, requirement: Requirement) -> int:
         requirement.tag,
         requirement.isolation.value,
     )
+    # Nearly always there, and matched then: classes are never dropped. Asked for each time, since
+    # another server may have taken over that never heard of it.
+    known: int | None = await store.db.fetchval(_FIND, *columns)
+    if known is not None:
+        return known
     async with store.db.transaction() as connection:
         await connection.execute(_LOCK)
         row = await connection.fetchrow(_ENSURE, *columns)
