@@ -233,7 +233,7 @@ async def test_a_clock_that_was_just_charged_is_kept_though_its_job_is_not_seen_
 # --- order --------------------------------------------------------------------------------------
 
 
-async def test_a_few_jobs_do_not_wait_for_the_two_thousand_of_another(store: Store) -> None:
+async def test_ten_jobs_do_not_wait_for_the_five_hundred_of_another(store: Store) -> None:
     many, few = await add_project(store.db), await add_project(store.db)
     worker = await life.add_worker(store)
     await submit(store, many, 500)
