@@ -11,9 +11,9 @@ WITH member AS MATERIALIZED (
     INNER JOIN organizations AS o ON t.org_id = o.id
     WHERE p.id = $1
 ),
-head AS (
+queued AS MATERIALIZED (
     SELECT
-        first.sort_key + j.priority * $4::bigint AS place,
+        c.id,
         EXISTS (
             SELECT
             FROM worker_classes AS wc
@@ -21,13 +21,20 @@ head AS (
             WHERE wc.class_id = c.id AND w.lost_at IS NULL
         ) AS is_served
     FROM capability_classes AS c
+    WHERE EXISTS (SELECT FROM task_ready AS r WHERE r.class_id = c.id)
+),
+head AS (
+    SELECT
+        first.sort_key + j.priority * $4::bigint AS place,
+        queued.is_served
+    FROM queued
     CROSS JOIN LATERAL (
         -- More than one: what has a bonus stands before its place.
         SELECT
             r.sort_key,
             r.job_id
         FROM task_ready AS r
-        WHERE r.class_id = c.id
+        WHERE r.class_id = queued.id
         ORDER BY r.sort_key, r.task_id
         LIMIT 8
     ) AS first
