@@ -19,6 +19,7 @@ from core.runtime.loops import EventWake, LoopHealth, LoopRun, run_loop
 from core.store import attempts
 from core.store.attempts import Claim, Offer
 from core.store.lowwater import LowWater
+from core.store.pool import is_unavailable
 from core.store.store import Store
 
 #: A task is left to the worker that has its sources for this long, seconds; who was woken in that
@@ -149,7 +150,8 @@ class ClaimDesk:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(), name="claims-listen")
             run = LoopRun(self, self._look, self.tick_s, tick_limit_s=60.0)
-            group.create_task(run_loop(run, LoopHealth()), name="claims-look")
+            shell = run_loop(run, LoopHealth(), is_outage=is_unavailable)
+            group.create_task(shell, name="claims-look")
 
     async def _listen(self) -> None:
         with self.store.signals.subscribe("tasks") as tasks:

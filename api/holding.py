@@ -23,6 +23,7 @@ from core.runtime.loops import EventWake, LoopHealth, LoopRun, run_loop
 from core.store import jobs
 from core.store.jobs import ClosedJob
 from core.store.notify import Subscription
+from core.store.pool import is_unavailable
 from core.store.store import Store, job_topic
 
 #: Claims one process holds; beyond it workers are told to try again.
@@ -182,7 +183,8 @@ class Holding:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.watch(stopping), name="holding-watch")
             run = LoopRun(self, self._look, self.tick_s, tick_limit_s=30.0)
-            group.create_task(run_loop(run, LoopHealth()), name="holding-look")
+            shell = run_loop(run, LoopHealth(), is_outage=is_unavailable)
+            group.create_task(shell, name="holding-look")
 
 
 HOLDING = web.AppKey("holding", Holding)

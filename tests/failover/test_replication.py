@@ -8,8 +8,12 @@ import signal
 import asyncpg
 import pytest
 
+from core.runtime.settings import LeaseSettings, Settings
+from core.store import schema
 from core.store.notify import Signals
 from core.store.pool import DatabaseUnavailable, create_pool, is_unavailable
+from core.store.store import Store
+from scheduler.reaper import Reaper
 from tests.e2e.processes import eventually
 from tests.failover.servers import Pair
 
@@ -91,3 +95,41 @@ async def test_a_write_that_was_given_up_is_seen_by_nobody_before_the_standby_ha
             return await db.fetchval("SELECT count(*) FROM notes") == 1
 
         await eventually(is_there, within_s=30, what="the standby has it, so it is there")
+
+
+async def test_a_promoted_standby_takes_no_worker_for_lost_that_it_never_heard_of(
+    pair: Pair,
+) -> None:
+    await schema.upgrade(pair.url)
+    async with (
+        await create_pool(pair.url, size=2, application_name="kennel-test") as db,
+        Signals(pair.url) as signals,
+    ):
+        await db.execute(_WORKER)
+        pair.primary.kill()
+        await pair.promote()
+
+        async def age_s() -> float:
+            try:
+                return float(await db.fetchval(_AGE))
+            except (DatabaseUnavailable, asyncpg.PostgresError, OSError):
+                return 0
+
+        # The standby has run for longer than a lease when it becomes the primary.
+        lease_s = await eventually(age_s, within_s=30, what="the promoted standby answers") / 2
+        lease = LeaseSettings(lease_s=lease_s, fence_s=lease_s * 0.8, heartbeat_s=lease_s * 0.2)
+        reaper = Reaper(Store(db, signals), Settings(lease=lease))
+
+        assert await db.fetchval("SELECT count(*) FROM worker_beats") == 0
+        assert await reaper.tick() == 0
+        await db.execute("UPDATE worker_beats SET seen_at = now() - make_interval(secs => $1)", 600)
+        assert await reaper.tick() == 1
+
+
+_WORKER = """
+    INSERT INTO workers
+        (name, instance_hash, tags, engines, slots, isolation, version, registered_at)
+    VALUES
+        ('w', decode(repeat('ab', 32), 'hex'), '{}', '[]', 1, 'group', '1', now() - interval '1 d')
+"""
+_AGE = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"

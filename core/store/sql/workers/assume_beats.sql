@@ -1,6 +1,10 @@
--- After a crash of the database (beats are not logged) every worker counts as seen at its start.
+-- Where beats are gone, every worker counts as seen now, at the first look.
+-- They are not logged: a crash of the database loses them, and a promoted standby never had them,
+-- though it may have run for months. So neither the server's start nor the registration says when.
 INSERT INTO worker_beats (worker_id, seen_at)
-SELECT w.id, greatest(pg_postmaster_start_time(), w.registered_at)
+SELECT
+    w.id,
+    clock_timestamp()
 FROM workers AS w
 WHERE
     -- Nearly always none: looking is cheaper than being refused.
