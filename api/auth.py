@@ -70,7 +70,7 @@ async def _worker(request: web.Request, token: str) -> WorkerPrincipal:
     worker = await request.app[GATHERING].workers(hash_token(token))
     if worker is None:
         raise Unauthorized("the worker token is unknown or expired")
-    return WorkerPrincipal(worker.worker_id, worker.name, token)
+    return WorkerPrincipal(worker.worker_id, worker.name, token, worker.is_suspended)
 
 
 async def _enrolment(request: web.Request, token: str) -> EnrolmentPrincipal:

@@ -53,6 +53,8 @@ class WorkerPrincipal:
     name: str
     #: The text of its token: the key that lease tokens are derived with.
     token: str = field(repr=False)
+    #: Quarantined or on probation: offered one task at a time.
+    is_suspended: bool
 
 
 @dataclass(frozen=True, slots=True)

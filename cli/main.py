@@ -17,6 +17,7 @@ from cli.commands import (
     shares,
     tokens,
     up,
+    why,
     workers,
 )
 from cli.exits import MEANINGS, Exit
@@ -43,6 +44,7 @@ app.command(rich_help_panel=_USE)(scan.scan)
 app.command(rich_help_panel=_USE)(up.up)
 app.command(rich_help_panel=_USE)(doctor.doctor)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=_WATCH)
+app.command(rich_help_panel=_WATCH)(why.why)
 app.add_typer(workers.app, name="workers", rich_help_panel=_WATCH)
 app.add_typer(registry.projects, name="projects", rich_help_panel=_REGISTRY)
 app.add_typer(registry.repos, name="repos", rich_help_panel=_REGISTRY)

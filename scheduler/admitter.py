@@ -7,6 +7,8 @@ task of its own, bounded in time, so that one dead server holds up nobody else.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -36,6 +38,8 @@ log = get_logger(__name__)
 #: An admission lasts so long unless it is extended, seconds: what a scheduler that died was
 #: resolving is another's so much later at most.
 LEASE_S = 12.0
+#: Who admits, for whoever asks why.
+_NAME = f"{socket.gethostname()}:{os.getpid()}"
 NOTHING_CHANGED = "代码无变更，无需再次增量扫描。如有需要，请启动全量扫描。"
 
 
@@ -110,6 +114,7 @@ class Admitter:
             limit=free,
             cost=fairness.COST,
             bonus=fairness.PRIORITY_BONUS,
+            by=_NAME,
         )
         for job in await admissions.load(self._store, admitted):
             self._resolving[job.job_id] = token

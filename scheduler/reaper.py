@@ -18,14 +18,12 @@ class Reaper:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._lease = settings.lease
-        self._max_resets = settings.scheduler.max_resets
+        self._retry = settings.scheduler
         self._window = reaping.Window()
 
     async def tick(self) -> int:
         """Take what ran out; return how much that was."""
-        silent = await reaping.reap(
-            self._store, lease_s=self._lease.lease_s, max_resets=self._max_resets
-        )
+        silent = await reaping.reap(self._store, lease_s=self._lease.lease_s, retry=self._retry)
         offers = await reaping.expire_offers(self._store, start_s=self._lease.start_s)
         swept = await reaping.sweep_leftovers(self._store, self._window)
         if silent or offers or swept:

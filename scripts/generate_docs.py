@@ -20,7 +20,14 @@ from api.routes import all_operations
 from cli.exits import MEANINGS
 from cli.main import app
 from core.domain.codes import TEXTS, ResultCode
-from core.domain.outcomes import CODE_OF_REASON, REPORTABLE, RETRYABLE, Reason
+from core.domain.outcomes import (
+    CODE_OF_REASON,
+    CONTESTED_FAULTS,
+    REPORTABLE,
+    RETRYABLE,
+    WORKER_FAULTS,
+    Reason,
+)
 from core.domain.states import (
     FIRST_PLACES,
     MOVES,
@@ -32,6 +39,7 @@ from core.domain.states import (
     JobPhase,
     TaskPlace,
 )
+from core.domain.waiting import MEANINGS as WAIT_MEANINGS
 from core.runtime.environment import Variable
 from core.runtime.settings import VARIABLES
 from scripts.command_reference import reference
@@ -94,14 +102,25 @@ def result_codes() -> Iterator[str]:
 
 
 def reasons() -> Iterator[str]:
-    """Yield the table of reasons: their code, whose word it is, whether the task is tried again."""
-    yield "| reason | result code | said by | tried again |"
-    yield "|---|---|---|---|"
+    """Yield the table of reasons: code, whose word it is, what comes of the task and the worker."""
+    yield "| reason | result code | said by | tried again | counts against the worker |"
+    yield "|---|---|---|---|---|"
     for reason in Reason:
         code = CODE_OF_REASON[reason]
         speaker = "worker" if reason in REPORTABLE else "server"
         again = "yes" if reason in RETRYABLE else "no"
-        yield f"| `{reason}` | {code:d} {TEXTS[code][1]} | {speaker} | {again} |"
+        blame = "yes" if reason in WORKER_FAULTS else "no"
+        if reason in CONTESTED_FAULTS:
+            blame = "once another succeeds"
+        yield f"| `{reason}` | {code:d} {TEXTS[code][1]} | {speaker} | {again} | {blame} |"
+
+
+def wait_reasons() -> Iterator[str]:
+    """Yield the table of why jobs and tasks are not closed yet."""
+    yield "| reason | meaning |"
+    yield "|---|---|"
+    for reason, meaning in WAIT_MEANINGS.items():
+        yield f"| `{reason}` | {meaning} |"
 
 
 def secrets() -> Iterator[str]:
@@ -174,6 +193,7 @@ GENERATORS: Mapping[str, Callable[[], Iterator[str]]] = {
     "result-codes": result_codes,
     "secrets": secrets,
     "settings": partial(settings, ""),
+    "wait-reasons": wait_reasons,
     "task-places": task_places,
     **{f"settings-{group}": partial(settings, group) for group in GROUPS},
 }

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 
 from core.domain.clock import Clock
-from core.protocol.messages import HeartbeatRequest, HeartbeatResponse
+from core.protocol.messages import HeartbeatRequest, HeartbeatResponse, Quarantine
 from core.runtime.logs import get_logger
 from worker.attempt import Fate
 from worker.client import CallRefused, ServerUnavailable, Unauthorized, WorkerClient
@@ -56,6 +56,8 @@ class Heartbeat:
         self._on_directives = on_directives
         self._confirmed_at = 0.0
         self._failures = 0
+        #: Reason of the quarantine it was told of; None: it is in none.
+        self._quarantined_for: str | None = None
         #: Held only when the last one came through: after a failure every moment counts.
         self._is_held = False
         #: Set when what a heartbeat without attempts says is true no more.
@@ -161,6 +163,23 @@ class Heartbeat:
         self._roster.obey(answer)
         self._roster.extend_leases()
         self._on_directives(frozenset(answer.directives))
+        self._note_quarantine(answer.quarantine)
+
+    def _note_quarantine(self, quarantine: Quarantine | None) -> None:
+        """Say so once: whoever reads the log of this host is who can help."""
+        reason = quarantine.reason if quarantine else None
+        if reason == self._quarantined_for:
+            return
+        self._quarantined_for = reason
+        if quarantine is None:
+            log.info("worker.quarantine_ended")
+        else:
+            log.error(
+                "worker.quarantined",
+                reason=quarantine.reason,
+                for_s=round(quarantine.left_s),
+                why="one attempt after another died of this worker's own fault: see above",
+            )
 
     async def _rest_after(self, error: ServerUnavailable | CallRefused) -> None:
         self._failures += 1

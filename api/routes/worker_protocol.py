@@ -35,6 +35,7 @@ from core.protocol.messages import (
     Intervals,
     Limits,
     Message,
+    Quarantine,
     RegisterRequest,
     RegisterResponse,
     StartRequest,
@@ -44,7 +45,7 @@ from core.protocol.messages import (
 )
 from core.runtime.logs import get_logger
 from core.runtime.settings import LeaseSettings, Settings
-from core.store import attempts, workers
+from core.store import attempts, quarantine, workers
 from core.store.attempts import Claim
 from core.store.beats import Beat, BeatAnswer, ProgressBeat
 from core.store.reaping import lose_attempts
@@ -88,7 +89,7 @@ async def register(request: web.Request, body: RegisterRequest) -> web.Response:
         worker_id = await workers.register(
             store,
             registration,
-            max_resets=settings.scheduler.max_resets,
+            retry=settings.scheduler,
             enrolment_id=request[ENROLMENT].token_id,
         )
     except EnrolmentSpent as error:
@@ -160,7 +161,8 @@ async def _new_token(
 async def claim(request: web.Request, body: ClaimRequest) -> web.Response:
     worker = request[WORKER]
     claim_id = _claim_id(body)
-    tokens = lease_tokens(worker.token, claim_id, min(body.slots, MOST_OFFERS))
+    most = 1 if worker.is_suspended else MOST_OFFERS
+    tokens = lease_tokens(worker.token, claim_id, min(body.slots, most))
     claim = Claim(worker.worker_id, claim_id, [hash_token(token) for token in tokens])
     with request.app[HOLDING].hold_claim(
         request, worker.worker_id, timeout_s=request.app[SETTINGS].lease.claim_s
@@ -169,6 +171,11 @@ async def claim(request: web.Request, body: ClaimRequest) -> web.Response:
     tasks = task_specs(offers, tokens, request.app[SEALER])
     if not tasks:
         return web.Response(status=204)
+    if worker.is_suspended:
+        # On probation: nothing more until this one has ended.
+        await quarantine.probe(
+            request.app[STORE], [worker.worker_id], policy=request.app[SETTINGS].scheduler
+        )
     log.info("tasks.offered", worker_id=worker.worker_id, tasks=[task.task_id for task in tasks])
     return _answer(ClaimResponse(tasks=tasks))
 
@@ -250,7 +257,7 @@ async def _requeue_forgotten(request: web.Request, answer: BeatAnswer) -> None:
         await lose_attempts(
             request.app[STORE],
             [request[WORKER].worker_id],
-            max_resets=request.app[SETTINGS].scheduler.max_resets,
+            retry=request.app[SETTINGS].scheduler,
             attempt_ids=sorted(answer.forgotten),
         )
 
@@ -275,6 +282,9 @@ def _heartbeat_answer(answer: BeatAnswer, settings: Settings) -> HeartbeatRespon
         ],
         unknown=sorted(answer.unknown),
         directives=directives,
+        quarantine=None
+        if answer.quarantine is None
+        else Quarantine(reason=answer.quarantine.reason, left_s=answer.quarantine.left_s),
         intervals=_intervals(settings),
     )
 

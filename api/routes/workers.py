@@ -64,7 +64,7 @@ async def pause_worker(request: web.Request) -> web.Response:
 
 @operations.post(
     "/api/v1/workers/{worker_id}/resume/",
-    summary="Offer a worker tasks again",
+    summary="Offer a worker tasks again; also ends its quarantine",
     access=Access.OPERATOR,
     answers={200: in_envelope(Directed)},
 )
@@ -105,4 +105,11 @@ def _item(worker: WorkerRow, zone: ZoneInfo) -> WorkerItem:
         "attempts": [int(attempt_id) for attempt_id in worker.attempt_ids],
         "register_time": wire_time(worker.registered_at, zone),
         "last_seen": None if worker.seen_at is None else wire_time(worker.seen_at, zone),
+        "quarantine": None
+        if worker.quarantine is None
+        else {
+            "reason": worker.quarantine.reason,
+            "until": wire_time(worker.quarantine.until, zone),
+            "faults": worker.quarantine.faults,
+        },
     }

@@ -16,13 +16,24 @@ class WorkerEngine(TypedDict):
     languages: list[str]
 
 
+class WorkerQuarantine(TypedDict):
+    """Why a worker is offered nothing."""
+
+    #: What its last attempt died of.
+    reason: str
+    #: Then it is offered one task, and after its good end everything; in the past: it is at that.
+    until: str
+    #: Attempts in a row that died of its own fault.
+    faults: int
+
+
 class WorkerItem(TypedDict):
     """A worker."""
 
     id: int
     name: str
-    #: `live`, `draining`, `paused` or `lost`
-    state: Literal["live", "draining", "paused", "lost"]
+    #: `live`, `draining`, `paused`, `quarantined` or `lost`
+    state: Literal["live", "draining", "paused", "quarantined", "lost"]
     version: str
     isolation: str
     tags: list[str]
@@ -33,6 +44,8 @@ class WorkerItem(TypedDict):
     attempts: list[int]
     register_time: str
     last_seen: str | None
+    #: Null: none, nor is it on probation after one.
+    quarantine: WorkerQuarantine | None
 
 
 class Directed(TypedDict):

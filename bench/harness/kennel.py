@@ -53,7 +53,7 @@ async def add_workers(store: Store, count: int) -> list[WorkerId]:
             isolation="bwrap",
             version="1",
         )
-        found.append(await workers.register(store, registration, max_resets=3))
+        found.append(await workers.register(store, registration, retry=_RETRY))
     return found
 
 

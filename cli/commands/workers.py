@@ -49,7 +49,7 @@ def list_workers(
             (
                 one["id"],
                 one["name"],
-                one["state"],
+                _state(one),
                 f"{one['slots_used']}/{one['slots']}",
                 ", ".join(f"{engine['name']} {engine['version']}" for engine in one["engines"]),
                 one["isolation"],
@@ -82,8 +82,15 @@ def pause(
 def resume(
     which: Which, server: Server = None, token: Token = None, data_dir: DataDir = None
 ) -> None:
-    """Offer a worker tasks again."""
+    """Offer a worker tasks again; also ends its quarantine."""
     _direct("resume", which, server, token, data_dir)
+
+
+def _state(worker: dict[str, Any]) -> str:
+    quarantine = worker.get("quarantine")
+    if worker["state"] != "quarantined" or quarantine is None:
+        return str(worker["state"])
+    return f"quarantined until {moment(quarantine['until'])} ({printable(quarantine['reason'])})"
 
 
 def _direct(

@@ -1,7 +1,7 @@
 """How attempts and tasks end: a closed set of outcomes, a closed set of reasons.
 
-The reason decides two things, both here as data: the result code a task closes with, and
-whether the task is tried again.
+The reason decides, all of it here as data: the result code a task closes with, whether the task
+is tried again and how that is counted, and whether the worker is to blame.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Reason(StrEnum):
     SCM_REFUSED = "scm_refused"
     CONFIG_REFUSED = "config_refused"
     PARAMETERS_REFUSED = "parameters_refused"
+    UNSUPPORTED = "unsupported"
     # the engine's doing
     ENGINE_FAILED = "engine_failed"
     ENGINE_TIMEOUT = "engine_timeout"
@@ -48,7 +49,6 @@ class Reason(StrEnum):
     #: An orderly stop: nobody's fault, not counted.
     HANDED_BACK = "handed_back"
     WORKER_ERROR = "worker_error"
-    UNSUPPORTED = "unsupported"
     # the server's doing: never sent by a worker
     WORKER_LOST = "worker_lost"
     CANCELLED = "cancelled"
@@ -110,5 +110,40 @@ RETRYABLE: frozenset[Reason] = frozenset(
         Reason.HANDED_BACK,
         Reason.WORKER_ERROR,
         Reason.WORKER_LOST,
+    }
+)
+
+#: Retryable reasons that took the worker down with them: counted apart from failures, so that a
+#: task that does so again and again does not meet one worker after another.
+RESETTING: frozenset[Reason] = frozenset({Reason.WORKER_LOST, Reason.WORKER_INTERRUPTED})
+
+#: What such a task closes with, in printf's form: how often, and what happened the last time.
+TOOK_DOWN = "%s attempts at it took their worker down, so it is not tried again; the last: %s"
+
+#: What is the worker's own fault, whatever the task: several in a row quarantine it.
+WORKER_FAULTS: frozenset[Reason] = frozenset(
+    {
+        Reason.WORKER_ERROR,
+        Reason.UPLOAD_FAILED,
+        Reason.WORKER_LOST,
+        Reason.WORKER_INTERRUPTED,
+    }
+)
+
+#: What may be the worker's fault or the repository's: the worker's once another worker succeeds
+#: with the same task.
+CONTESTED_FAULTS: frozenset[Reason] = frozenset({Reason.CHECKOUT_FAILED, Reason.SCM_UNREACHABLE})
+
+#: Failures of an attempt that got as far as its engine: they show, as success does, that the
+#: worker works.
+VINDICATING: frozenset[Reason] = frozenset(
+    {
+        Reason.ENGINE_FAILED,
+        Reason.ENGINE_TIMEOUT,
+        Reason.ENGINE_SILENT,
+        Reason.OUT_OF_MEMORY,
+        Reason.OUTPUT_LIMIT,
+        Reason.REPORT_UNREADABLE,
+        Reason.NO_COVERAGE,
     }
 )

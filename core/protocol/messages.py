@@ -254,6 +254,15 @@ class Cancel(Message):
     reason: Reason
 
 
+class Quarantine(Message):
+    """The worker's attempts died of its own fault, one after another: it is offered nothing."""
+
+    #: What the last one died of.
+    reason: str
+    #: Seconds until it is offered one task, to try it.
+    left_s: float
+
+
 class HeartbeatResponse(Message):
     """`known` keep their lease; `cancel` and `unknown` are killed, their results dropped."""
 
@@ -261,6 +270,7 @@ class HeartbeatResponse(Message):
     cancel: list[Cancel] = Field(default_factory=list)
     unknown: list[int] = Field(default_factory=list)
     directives: list[Literal["drain", "pause"]] = Field(default_factory=list)
+    quarantine: Quarantine | None = None
     intervals: Intervals
 
 

@@ -143,17 +143,36 @@ class SchedulerSettings(Group):
         default=3, ge=1, le=100, description="Attempts of a task that count, before it fails."
     )
     max_resets: int = Field(
-        default=3, ge=1, le=100, description="Workers a task may lose before it closes with 200."
+        default=3,
+        ge=1,
+        le=100,
+        description="Workers a task may take down, before it closes with 200.",
     )
     retry_base_s: Span = Field(
         default=2.0, description="Back-off before the second attempt; doubles, with full jitter."
     )
     retry_cap_s: Span = Field(default=300.0, description="Longest back-off between attempts.")
+    quarantine_faults: int = Field(
+        default=3,
+        ge=0,
+        le=100,
+        description="Attempts in a row that die of a worker's own fault, before the worker is "
+        "quarantined; `0`: never.",
+    )
+    quarantine_window_s: Span = Field(
+        default=600.0, description="Time within which they have to happen."
+    )
+    quarantine_s: Span = Field(
+        default=60.0,
+        description="Length of a first quarantine; doubles each time the worker fails again.",
+    )
+    quarantine_cap_s: Span = Field(default=3600.0, description="Longest quarantine.")
 
     @model_validator(mode="after")
     def _hold_together(self) -> SchedulerSettings:
         _ordered("scheduler", self, "scm_timeout_s", "scm_total_s", strictly=False)
         _ordered("scheduler", self, "retry_base_s", "retry_cap_s", strictly=False)
+        _ordered("scheduler", self, "quarantine_s", "quarantine_cap_s", strictly=False)
         return self
 
 

@@ -122,18 +122,28 @@ class PlannedTask:
 
 
 async def admit(
-    store: Store, token: UUID, *, lease_s: float, limit: int, cost: int = 0, bonus: int = 0
+    store: Store,
+    token: UUID,
+    *,
+    lease_s: float,
+    limit: int,
+    cost: int = 0,
+    bonus: int = 0,
+    by: str = "",
 ) -> list[JobId]:
     """Admit waiting jobs and take over abandoned admissions, up to *limit*, for *lease_s* seconds.
 
     Forced jobs are admitted at once; another when every earlier job of its project is closed.
     Where more could be than may, projects take turns: as the queue's order has them, by the *cost*
     of a task and the *bonus* of a step of priority, ns of virtual time.
+    *by* names the scheduler, for whoever asks why.
     """
-    taken = await retrying(lambda: store.db.fetch(_READMIT, token, lease_s, limit))
+    taken = await retrying(lambda: store.db.fetch(_READMIT, token, lease_s, limit, by))
     left = limit - len(taken)
     if left > 0:
-        taken += await retrying(lambda: store.db.fetch(_ADMIT, token, lease_s, left, cost, bonus))
+        taken += await retrying(
+            lambda: store.db.fetch(_ADMIT, token, lease_s, left, cost, bonus, by)
+        )
     return sorted(JobId(row["id"]) for row in taken)
 
 

@@ -18,11 +18,20 @@ import asyncpg
 
 from core.domain.codes import english
 from core.domain.ids import AttemptId, JobId, TaskId, WorkerId
-from core.domain.outcomes import CODE_OF_REASON, RETRYABLE, Outcome, Reason
+from core.domain.outcomes import (
+    CODE_OF_REASON,
+    RESETTING,
+    RETRYABLE,
+    TOOK_DOWN,
+    Outcome,
+    Reason,
+)
 from core.domain.states import TaskKind
 from core.runtime.settings import SchedulerSettings
+from core.store import quarantine
 from core.store.lowwater import LowWater
 from core.store.pool import retrying
+from core.store.quarantine import Ended
 from core.store.queries import query
 from core.store.store import Store, job_topic
 
@@ -290,6 +299,7 @@ async def finish_many(
             for place, again in zip(lost, repeated, strict=True)
         }
     store.signals.publish(*_topics(rows))
+    await quarantine.judge(store, _ended(results, rows), policy=retry)
     return [judged[place] for place in range(len(results))]
 
 
@@ -331,6 +341,26 @@ def _finish_columns(
         retry.max_attempts,
         retry.retry_base_s,
         retry.retry_cap_s,
+        [reason.value for reason in RESETTING],
+        retry.max_resets,
+        TOOK_DOWN,
+    ]
+
+
+def _ended(
+    results: Sequence[tuple[WorkerId, Finished]], rows: Sequence[asyncpg.Record]
+) -> list[Ended]:
+    """Return the attempts that ended with this, as far as their workers are judged by them."""
+    return [
+        Ended(
+            worker_id=results[row["n"] - 1][0],
+            attempt=(TaskId(row["task_id"]), AttemptId(row["attempt_id"])),
+            reason=results[row["n"] - 1][1].reason,
+            is_retry=row["is_retry"],
+            is_suspect=row["is_suspect"],
+        )
+        for row in rows
+        if row["is_accepted"]
     ]
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.domain.ids import AttemptId, JobId, WorkerId
-from core.domain.outcomes import Reason
+from core.domain.ids import AttemptId, JobId, TaskId, WorkerId
+from core.domain.outcomes import TOOK_DOWN, Reason
+from core.runtime.settings import SchedulerSettings
 from core.store.jobs import publish_closed, sweep
 from core.store.pool import Queryable, retrying
+from core.store.quarantine import Attempt, count_faults
 from core.store.queries import query
 from core.store.store import Store, job_topic, worker_topic
 
@@ -30,29 +32,42 @@ _LEFTOVERS = query("tasks/leftovers")
 _WINDOW = 1000
 #: Rows one statement takes at most; what is left is taken by the next iteration.
 BATCH = 500
-_LOST_MESSAGE = "worker lost: no heartbeat for longer than the lease, too often for this task"
+_LOST_MESSAGE = "no heartbeat for longer than the lease"
 
 
-async def reap(store: Store, *, lease_s: float, max_resets: int) -> int:
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """What was taken from workers."""
+
+    attempts: Sequence[Attempt] = ()
+    topics: frozenset[str] = frozenset()
+
+
+async def reap(store: Store, *, lease_s: float, retry: SchedulerSettings) -> int:
     """Take the leases of workers that have been silent for longer than *lease_s*.
+
+    Args:
+        store: The store.
+        lease_s: Seconds.
+        retry: How often and when the tasks are tried again, and what is held against the workers.
 
     Returns:
         How many workers were found silent.
     """
     await store.db.execute(_ASSUME_BEATS)
 
-    async def attempt() -> tuple[int, set[str]]:
+    async def attempt() -> tuple[int, _Lost, bool]:
         async with store.db.transaction() as connection:
             rows = await connection.fetch(_LOSE_WORKERS, lease_s, BATCH)
             lost = [WorkerId(row["worker_id"]) for row in rows]
             if not lost:
-                return 0, set()
+                return 0, _Lost(), False
             released = await connection.fetch(_RELEASE, lost)
-            topics = await _lose(connection, lost, None, max_resets)
-            return len(lost), topics | ({"tasks"} if released else set())
+            return len(lost), await _lose(connection, lost, None, retry), bool(released)
 
-    found, topics = await retrying(attempt)
-    store.signals.publish(*topics)
+    found, taken, is_released = await retrying(attempt)
+    store.signals.publish(*taken.topics, *(["tasks"] if is_released else []))
+    await count_faults(store, taken.attempts, policy=retry)
     return found
 
 
@@ -60,32 +75,40 @@ async def lose_attempts(
     store: Store,
     worker_ids: Sequence[WorkerId],
     *,
-    max_resets: int,
+    retry: SchedulerSettings,
     attempt_ids: Sequence[AttemptId] | None = None,
 ) -> None:
     """Take running attempts (all, or *attempt_ids*) from workers that no longer run them."""
-    topics = await retrying(lambda: _lose(store.db, worker_ids, attempt_ids, max_resets))
-    store.signals.publish(*topics)
+    taken = await retrying(lambda: _lose(store.db, worker_ids, attempt_ids, retry))
+    store.signals.publish(*taken.topics)
+    await count_faults(store, taken.attempts, policy=retry)
 
 
 async def _lose(
     connection: Queryable,
     worker_ids: Sequence[WorkerId],
     attempt_ids: Sequence[AttemptId] | None,
-    max_resets: int,
-) -> set[str]:
+    retry: SchedulerSettings,
+) -> _Lost:
     rows = await connection.fetch(
         _LOSE,
         list(worker_ids),
         None if attempt_ids is None else list(attempt_ids),
-        max_resets,
+        retry.max_resets,
+        TOOK_DOWN,
+        retry.retry_base_s,
+        retry.retry_cap_s,
         _LOST_MESSAGE,
     )
     topics: set[str] = set()
     for row in rows:
         topics |= {job_topic(row["job_id"]), worker_topic(row["worker_id"])}
-        topics |= {"tasks"} if row["is_requeued"] else {"settle", "prepared"}
-    return topics
+        if row["is_delayed"]:
+            topics.add("delayed")
+        else:
+            topics |= {"tasks"} if row["is_requeued"] else {"settle", "prepared"}
+    attempts = [(TaskId(row["task_id"]), AttemptId(row["attempt_id"])) for row in rows]
+    return _Lost(attempts, frozenset(topics))
 
 
 async def expire_offers(store: Store, *, start_s: float) -> int:

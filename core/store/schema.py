@@ -30,7 +30,7 @@ log = get_logger(__name__)
 SCHEMA_GENERATION = 2
 
 #: The oldest revision this code works on. Revisions are four digits, in order.
-NEEDED_REVISION = "0004"
+NEEDED_REVISION = "0005"
 
 
 #: Alembic's context is one for the whole process; other processes wait at a lock of the database.

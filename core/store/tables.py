@@ -320,6 +320,9 @@ jobs = Table(
     #: sort key of its first task, and the distance to that of each further one; null: not reserved
     Column("first_key", BigInteger),
     Column("key_step", BigInteger),
+    #: the scheduler that resolves or resolved it, and since when
+    Column("admitted_by", Text),
+    _time("admitted_at", nullable=True),
     CheckConstraint(
         _phases(JobPhase),
         name="job_phase_is_known",
@@ -796,6 +799,7 @@ workers = Table(
     #: gets no offers until then
     _time("quarantined_until", nullable=True),
     Column("quarantine_reason", Text),
+    _time("last_fault_at", nullable=True),
     CheckConstraint("directive IN ('drain', 'pause')", name="directive_is_known"),
     CheckConstraint("isolation IN ('group', 'bwrap')", name="isolation_is_known"),
 )

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
+
+import asyncpg
 
 from core.domain.errors import KennelError
 from core.domain.ids import AttemptId, TokenId, WorkerId
+from core.runtime.settings import SchedulerSettings
 from core.store.classes import capability, match_worker
 from core.store.pool import Queryable, retrying
 from core.store.queries import query
@@ -55,6 +58,23 @@ class WorkerIdentity:
     name: str
     #: `drain`, `pause` or None.
     directive: str | None
+    #: Quarantined or, after that, on probation: one task at a time.
+    is_suspended: bool
+
+
+#: What a worker is to those who wait for one.
+WorkerState: TypeAlias = Literal["live", "lost", "draining", "paused", "quarantined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Why a worker is offered nothing, and until when; in the past: it is on probation."""
+
+    #: The reason its last attempt died of (`core.domain.outcomes.WORKER_FAULTS`).
+    reason: str
+    until: datetime
+    #: Attempts in a row that died of its own fault.
+    faults: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +88,8 @@ class WorkerRow:
     slots: int
     isolation: str
     version: str
-    state: Literal["live", "lost", "draining", "paused"]
+    state: WorkerState
+    quarantine: Quarantine | None
     registered_at: datetime
     #: None: not since the database's last crash.
     seen_at: datetime | None
@@ -79,7 +100,7 @@ async def register(
     store: Store,
     registration: Registration,
     *,
-    max_resets: int,
+    retry: SchedulerSettings,
     enrolment_id: TokenId | None = None,
 ) -> WorkerId:
     """Write a worker; who comes with a known instance key gets its old identity back.
@@ -89,7 +110,7 @@ async def register(
     Args:
         store: The store.
         registration: What the worker says of itself.
-        max_resets: Times a task is requeued uncounted.
+        retry: How often a task that takes workers down is tried, and when a worker is quarantined.
         enrolment_id: Token that pays for it, used up in the same transaction; a used one still
             serves the worker it was used for, whose answer may have been lost. None: nobody asks.
 
@@ -124,7 +145,7 @@ async def register(
     released = await store.db.fetch(_RELEASE, [worker_id])
     if released:
         store.signals.publish("tasks")
-    await lose_attempts(store, [worker_id], max_resets=max_resets)
+    await lose_attempts(store, [worker_id], retry=retry)
     return worker_id
 
 
@@ -142,7 +163,9 @@ async def _pay(
 async def by_tokens(store: Store, token_hashes: Sequence[bytes]) -> list[WorkerIdentity | None]:
     """Return who worker tokens belong to, in order; None: nobody, or the token has expired."""
     found = {
-        row["token_hash"]: WorkerIdentity(WorkerId(row["id"]), row["name"], row["directive"])
+        row["token_hash"]: WorkerIdentity(
+            WorkerId(row["id"]), row["name"], row["directive"], is_suspended=row["is_suspended"]
+        )
         for row in await store.db.fetch(_BY_TOKEN, list(token_hashes))
     }
     return [found.get(token_hash) for token_hash in token_hashes]
@@ -167,7 +190,10 @@ async def add_token(
 async def direct(
     store: Store, worker_id: WorkerId, directive: Literal["drain", "pause"] | None, *, by: str
 ) -> bool:
-    """Ask a worker to drain or pause, or (None) to go on; False: there is no such worker."""
+    """Ask a worker to drain or pause, or (None) to go on; False: there is no such worker.
+
+    To go on also ends a quarantine: whoever says so has seen to it.
+    """
     found = await store.db.fetchval(_DIRECT, worker_id, directive, by)
     if found is None:
         return False
@@ -187,7 +213,8 @@ async def list_workers(store: Store, *, limit: int = 1000) -> list[WorkerRow]:
             slots=row["slots"],
             isolation=row["isolation"],
             version=row["version"],
-            state=_state(row["lost_at"], row["directive"], is_draining=row["is_draining"]),
+            state=_state(row),
+            quarantine=_quarantine(row),
             registered_at=row["registered_at"],
             seen_at=row["seen_at"],
             attempt_ids=[AttemptId(attempt_id) for attempt_id in row["attempt_ids"]],
@@ -196,11 +223,17 @@ async def list_workers(store: Store, *, limit: int = 1000) -> list[WorkerRow]:
     ]
 
 
-def _state(
-    lost_at: datetime | None, directive: str | None, *, is_draining: bool
-) -> Literal["live", "lost", "draining", "paused"]:
-    if lost_at is not None:
+def _state(row: asyncpg.Record) -> WorkerState:
+    if row["lost_at"] is not None:
         return "lost"
-    if is_draining or directive == "drain":
+    if row["is_draining"] or row["directive"] == "drain":
         return "draining"
-    return "paused" if directive == "pause" else "live"
+    if row["directive"] == "pause":
+        return "paused"
+    return "quarantined" if row["is_quarantined"] else "live"
+
+
+def _quarantine(row: asyncpg.Record) -> Quarantine | None:
+    if row["quarantined_until"] is None:
+        return None
+    return Quarantine(row["quarantine_reason"] or "", row["quarantined_until"], row["faults"])

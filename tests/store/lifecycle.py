@@ -49,7 +49,7 @@ async def add_worker(
         isolation="bwrap",
         version="1",
     )
-    return await workers.register(store, registration, max_resets=3)
+    return await workers.register(store, registration, retry=RETRY)
 
 
 async def admit(store: Store) -> tuple[uuid.UUID, list[JobId]]:
@@ -97,10 +97,9 @@ async def start(store: Store, claimed: Claimed) -> bool:
     return claimed.offer.attempt_id in running
 
 
-async def finish(
-    store: Store, claimed: Claimed, *, reason: Reason | None = None, result: Any = None
-) -> FinishVerdict:
-    finished = Finished(
+def finished(claimed: Claimed, *, reason: Reason | None = None, result: Any = None) -> Finished:
+    """The result of an attempt."""
+    return Finished(
         attempt_id=AttemptId(claimed.offer.attempt_id),
         token_hash=claimed.offer.token_hash,
         outcome=Outcome.FAILED if reason else Outcome.SUCCEEDED,
@@ -111,7 +110,13 @@ async def finish(
         result=result or {},
         body_hash=hashlib.sha256(repr((reason, result)).encode()).digest(),
     )
-    return await attempts.finish(store, claimed.worker_id, finished, retry=RETRY)
+
+
+async def finish(
+    store: Store, claimed: Claimed, *, reason: Reason | None = None, result: Any = None
+) -> FinishVerdict:
+    ended = finished(claimed, reason=reason, result=result)
+    return await attempts.finish(store, claimed.worker_id, ended, retry=RETRY)
 
 
 async def claim_and_start(store: Store, worker_id: WorkerId) -> Claimed:

@@ -310,7 +310,7 @@ async def test_a_lost_worker_loses_its_tasks_and_its_results(store: Store, proje
         "UPDATE worker_beats SET seen_at = now() - interval '1 minute' WHERE worker_id = $1", lost
     )
 
-    assert await reaping.reap(store, lease_s=30, max_resets=3) == 1
+    assert await reaping.reap(store, lease_s=30, retry=life.RETRY) == 1
 
     again = await life.claim_and_start(store, other)
     assert again.offer.task_id == stale.offer.task_id
@@ -339,7 +339,7 @@ async def test_a_beating_worker_keeps_its_leases(store: Store, project_id: int) 
     beat = ProgressBeat(task.offer.attempt_id, "running", 3, 9)
     answer = await beats.beat(store, worker, [beat], is_draining=False, lease_s=30)
 
-    assert await reaping.reap(store, lease_s=30, max_resets=3) == 0
+    assert await reaping.reap(store, lease_s=30, retry=life.RETRY) == 0
 
     assert answer.known == {task.offer.attempt_id}
     assert await store.db.fetchval("SELECT files_done FROM attempt_progress") == 3
@@ -366,7 +366,7 @@ async def test_beats_lost_in_a_crash_of_the_database_count_as_seen_at_its_start(
     task = await life.claim_and_start(store, worker)
     await store.db.execute("TRUNCATE worker_beats")
 
-    assert await reaping.reap(store, lease_s=30, max_resets=3) == 0
+    assert await reaping.reap(store, lease_s=30, retry=life.RETRY) == 0
     assert await life.finish(store, task) is FinishVerdict.ACCEPTED
 
 
@@ -380,9 +380,9 @@ async def test_a_worker_thought_lost_that_took_a_task_is_watched_after_a_crash_t
     task = await life.claim_and_start(store, worker)
     await store.db.execute("TRUNCATE worker_beats")
 
-    assert await reaping.reap(store, lease_s=30, max_resets=3) == 0
+    assert await reaping.reap(store, lease_s=30, retry=life.RETRY) == 0
     await store.db.execute("UPDATE worker_beats SET seen_at = now() - interval '31 s'")
-    assert await reaping.reap(store, lease_s=30, max_resets=3) == 1
+    assert await reaping.reap(store, lease_s=30, retry=life.RETRY) == 1
 
     assert await life.finish(store, task) is FinishVerdict.LEASE_LOST
     assert await phase_of(store, job_id) == "running"
@@ -406,7 +406,9 @@ async def test_a_task_that_loses_three_workers_closes(store: Store, project_id: 
 
     for _ in range(3):
         await life.claim_and_start(store, worker)
-        await reaping.lose_attempts(store, [worker], max_resets=3)
+        await reaping.lose_attempts(store, [worker], retry=life.RETRY)
+        await store.db.execute("UPDATE task_pending SET not_before = now()")
+        await reaping.promote(store)
 
     assert await life.claim(store, worker) == []
     (end,) = await settling.outcomes(store, job_id)

@@ -69,6 +69,7 @@ class Peer:
     orders: list[dict[str, Any]] = field(default_factory=list)
     unknown: list[int] = field(default_factory=list)
     directives: list[str] = field(default_factory=list)
+    quarantine: dict[str, Any] | None = None
     #: Paths that are answered 503, by a part of them.
     failing: set[str] = field(default_factory=set)
     #: Paths whose next call is carried out but gets no answer.
@@ -297,6 +298,7 @@ class Peer:
                 "cancel": orders,
                 "unknown": unknown,
                 "directives": self.directives,
+                "quarantine": self.quarantine,
                 "intervals": self.intervals,
             }
         )

@@ -210,6 +210,24 @@ async def test_a_lease_counts_from_the_sending_of_the_heartbeat_that_is_confirme
             assert heartbeat.lease_ends_at() == sent_at + peer.intervals["fence_s"]
 
 
+async def test_a_quarantine_is_logged_once_when_it_begins_and_when_it_ends(
+    peer: Peer, workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with workers.inside():
+        peer.quarantine = {"reason": "upload_failed", "left_s": 41.7}
+        seen = len(peer.beats)
+        await peer.until(lambda: len(peer.beats) > seen + 3)
+        peer.quarantine = None
+        seen = len(peer.beats)
+        await peer.until(lambda: len(peer.beats) > seen + 2)
+
+    said = [line for line in capsys.readouterr().out.splitlines() if "worker.quarantine" in line]
+    assert len(said) == 2
+    assert "worker.quarantined" in said[0]
+    assert "upload_failed" in said[0]
+    assert "worker.quarantine_ended" in said[1]
+
+
 class MovedClock:
     """Stands still until it is moved."""
 

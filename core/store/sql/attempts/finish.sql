@@ -61,10 +61,14 @@ lease AS (
         held.result_code,
         held.result_msg,
         l.task_id <> job.prepare_task_id AS is_engine,
+        -- What takes workers down is counted apart from what only fails.
+        coalesce(held.reason = ANY($20::text[]), false) AS is_resetting,
         -- Handed back: uncounted, but not for ever.
         held.is_handed_back AND l.number < 100 AS is_requeued,
         held.is_retryable
-        AND l.failures + 1 < $17
+        AND CASE
+            WHEN held.reason = ANY($20::text[]) THEN l.resets + 1 < $21 ELSE l.failures + 1 < $17
+        END
         AND NOT (held.is_handed_back AND l.number < 100) AS is_retried
 ),
 attempt AS (
@@ -85,9 +89,12 @@ retried AS (
     )
     SELECT
         lease.task_id, lease.job_id, lease.project_id, lease.class_id, lease.sort_key,
-        lease.number, lease.failures + 1, lease.resets,
+        lease.number,
+        lease.failures + CASE WHEN lease.is_resetting THEN 0 ELSE 1 END,
+        lease.resets + CASE WHEN lease.is_resetting THEN 1 ELSE 0 END,
         -- exponential back-off, full jitter
-        now() + make_interval(secs => random() * least($19, $18 * 2 ^ lease.failures)),
+        now()
+        + make_interval(secs => random() * least($19, $18 * 2 ^ (lease.failures + lease.resets))),
         'retry'
     FROM lease
     WHERE lease.is_retried
@@ -108,7 +115,11 @@ outcome AS (
     )
     SELECT
         lease.task_id, lease.job_id, lease.outcome, lease.reason, lease.result_code,
-        lease.result_msg, lease.attempt_id, lease.result
+        CASE
+            WHEN lease.is_resetting THEN format($22, lease.resets + 1, lease.result_msg)
+            ELSE lease.result_msg
+        END,
+        lease.attempt_id, lease.result
     FROM lease
     WHERE NOT lease.is_retried AND NOT lease.is_requeued
 ),
@@ -147,7 +158,12 @@ SELECT
     lease.job_id,
     lease.is_requeued,
     lease.is_retried,
-    lease.is_engine
+    lease.is_engine,
+    -- by what its worker is judged
+    lease.task_id,
+    lease.attempt_id,
+    lease.failures > 0 AS is_retry,
+    (SELECT w.faults > 0 FROM workers AS w WHERE w.id = lease.worker_id) AS is_suspect
 FROM lease
 UNION ALL
 SELECT
@@ -159,6 +175,10 @@ SELECT
     held.job_id,
     NULL AS is_requeued,
     NULL AS is_retried,
-    NULL AS is_engine
+    NULL AS is_engine,
+    NULL AS task_id,
+    NULL AS attempt_id,
+    NULL AS is_retry,
+    NULL AS is_suspect
 FROM held
 WHERE NOT (held.has_log AND held.has_artifacts)

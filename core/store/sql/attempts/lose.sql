@@ -28,6 +28,8 @@ lease AS (
     RETURNING
         l.*,
         l.resets + 1 < $3 AS is_requeued,
+        -- The first loss may be any worker's: at once. From the second on the task may be its cause.
+        l.resets > 0 AND l.resets + 1 < $3 AS is_delayed,
         l.task_id <> job.prepare_task_id AS is_engine
 ),
 attempt AS (
@@ -50,15 +52,30 @@ ready AS (
         lease.task_id, lease.job_id, lease.project_id, lease.class_id, lease.sort_key,
         lease.number, lease.failures, lease.resets + 1
     FROM lease
-    WHERE lease.is_requeued
+    WHERE lease.is_requeued AND NOT lease.is_delayed
+),
+delayed AS (
+    INSERT INTO task_pending (
+        task_id, job_id, project_id, class_id, sort_key, attempts, failures, resets, not_before,
+        reason
+    )
+    SELECT
+        lease.task_id, lease.job_id, lease.project_id, lease.class_id, lease.sort_key,
+        lease.number, lease.failures, lease.resets + 1,
+        -- exponential back-off, full jitter
+        now()
+        + make_interval(secs => random() * least($6, $5 * 2 ^ (lease.failures + lease.resets))),
+        'retry'
+    FROM lease
+    WHERE lease.is_delayed
 ),
 outcome AS (
     INSERT INTO task_outcomes (
         task_id, job_id, outcome, reason, result_code, result_msg, attempt_id, closed_at
     )
     SELECT
-        lease.task_id, lease.job_id, 'lost', 'worker_lost', 200, $4, lease.attempt_id,
-        clock_timestamp()
+        lease.task_id, lease.job_id, 'lost', 'worker_lost', 200,
+        format($4, lease.resets + 1, $7::text), lease.attempt_id, clock_timestamp()
     FROM lease
     WHERE NOT lease.is_requeued
 ),
@@ -89,5 +106,6 @@ SELECT
     lease.task_id,
     lease.job_id,
     lease.worker_id,
-    lease.is_requeued
+    lease.is_requeued,
+    lease.is_delayed
 FROM lease

@@ -10,7 +10,9 @@ WITH abandoned AS MATERIALIZED (
 UPDATE jobs
 SET
     admission_token = $1,
-    admission_expires_at = now() + make_interval(secs => $2)
+    admission_expires_at = now() + make_interval(secs => $2),
+    admitted_by = $4,
+    admitted_at = now()
 FROM abandoned
 WHERE jobs.id = abandoned.id AND jobs.phase = 'resolving'
 RETURNING jobs.id

@@ -11,6 +11,10 @@ SELECT
     w.is_draining,
     w.registered_at,
     w.lost_at,
+    w.faults,
+    w.quarantined_until,
+    w.quarantine_reason,
+    w.quarantined_until >= now() AS is_quarantined,
     b.seen_at,
     coalesce(l.attempt_ids, '{}') AS attempt_ids
 FROM workers AS w
