@@ -25,6 +25,8 @@ from scheduler.promoter import Promoter
 from scheduler.pruner import INTERVAL_S, Pruner
 from scheduler.reaper import Reaper
 from scheduler.settler import Settler
+from scheduler.tallier import INTERVAL_S as TALLY_INTERVAL_S
+from scheduler.tallier import Tallier
 
 log = get_logger(__name__)
 
@@ -70,9 +72,10 @@ async def _run(settings: Settings, store: Store, health: LoopHealth) -> None:
     git = Git(allow_local=settings.allow_local_repos)
     with ExitStack() as stack:
         # Without a topic a loop is woken by a reconnected listener only, and by its interval.
-        waiting, planning, settlement, delayed, lease_end, deadline, housekeeping, told = (
+        housekeeping, tallying = (stack.enter_context(store.signals.subscribe()) for _ in range(2))
+        waiting, planning, settlement, delayed, lease_end, deadline, told = (
             stack.enter_context(store.signals.subscribe(*topics))
-            for topics in (["jobs"], ["prepared"], ["settle"], ["delayed"], [], [], [], ["delayed"])
+            for topics in (["jobs"], ["prepared"], ["settle"], ["delayed"], [], [], ["delayed"])
         )
         admitter = Admitter(
             store, settings.scheduler, git=git, sealer=open_sealer(settings), waker=waiting
@@ -106,7 +109,8 @@ async def _run(settings: Settings, store: Store, health: LoopHealth) -> None:
                     LoopRun(promoter, promoter, rest_s),
                     LoopRun(Reaper(store, settings), lease_end, rest_s),
                     LoopRun(Expirer(store, settings.scheduler), deadline, rest_s),
-                    LoopRun(Pruner(store), housekeeping, INTERVAL_S),
+                    LoopRun(Pruner(store, settings.scheduler), housekeeping, INTERVAL_S),
+                    LoopRun(Tallier(store), tallying, TALLY_INTERVAL_S),
                 ],
                 health,
                 is_outage=is_unavailable,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from api.envelope import bare, enveloped
+from api.errors import Refused
 from api.keys import PRINCIPAL, STORE, ZONE
 from api.operations import PROJECT, Answer, Operations, in_envelope, in_page
 from api.pagination import page
@@ -18,12 +19,13 @@ from core.domain.states import JobState
 from core.runtime.logs import get_logger
 from core.store import details, jobs
 from core.store.details import JobDetail
-from core.store.listing import list_jobs
+from core.store.listing import TooBroad, list_jobs
 
 log = get_logger(__name__)
 
 operations = Operations("jobs")
 
+_NARROW = "narrow it with create_time_gte and create_time_lte, state or result_code_gte and _lte"
 CANCELLED_TEXT = "取消成功"
 
 
@@ -37,13 +39,16 @@ CANCELLED_TEXT = "取消成功"
 async def list_of_project(request: web.Request, query: JobQuery) -> web.Response:
     project = await scoped_project(request)
     zone = request.app[ZONE]
-    found = await list_jobs(
-        request.app[STORE],
-        project.id,
-        query.filter(zone),
-        limit=query.limit,
-        offset=query.offset,
-    )
+    try:
+        found = await list_jobs(
+            request.app[STORE],
+            project.id,
+            query.filter(zone),
+            limit=query.limit,
+            offset=query.offset,
+        )
+    except TooBroad as broad:
+        raise Refused(400, f"{broad}: {_NARROW}") from None
     results = [job_item(job, zone) for job in found.items]
     return page(request, query, count=found.count, results=results)
 

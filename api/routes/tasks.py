@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import ClientConnectionError, web
 
 from api.envelope import error
+from api.errors import Refused
 from api.keys import STORE
 from api.operations import Answer, Operations
 from api.principals import Access
@@ -18,12 +19,14 @@ from core.store.details import TaskScope
 
 operations = Operations("tasks")
 
+_GONE = Answer(description="The task is older than the history that is kept.")
+
 
 @operations.get(
     "/api/v1/tasks/{task_id}/result",
     summary="The result document of a task",
     access=Access.VIEWER,
-    answers={200: Answer(EngineReport)},
+    answers={200: Answer(EngineReport), 410: _GONE},
 )
 async def show_result(request: web.Request) -> web.StreamResponse:
     scope = await _scope(request)
@@ -50,6 +53,7 @@ async def show_result(request: web.Request) -> web.StreamResponse:
     answers={
         200: Answer(media_type="text/plain"),
         206: Answer(media_type="text/plain"),
+        410: _GONE,
         416: Answer(description="No byte of the log is in the range (yet)."),
     },
 )
@@ -78,6 +82,8 @@ async def show_log(request: web.Request, query: LogQuery) -> web.StreamResponse:
 async def _scope(request: web.Request) -> TaskScope:
     task_id = TaskId(path_id(request, "task_id"))
     scope = await details.task_scope(request.app[STORE], task_id, org_scope(request))
+    if scope is None and await details.is_pruned(request.app[STORE], task_id):
+        raise Refused(410, f"task {task_id} is older than the history that is kept")
     if scope is None:
         raise NotFound(f"task {task_id}")
     return scope

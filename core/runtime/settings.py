@@ -167,12 +167,26 @@ class SchedulerSettings(Group):
         description="Length of a first quarantine; doubles each time the worker fails again.",
     )
     quarantine_cap_s: Span = Field(default=3600.0, description="Longest quarantine.")
+    history_days: int = Field(
+        default=90,
+        ge=1,
+        le=36_500,
+        description="How long tasks, attempts, results, logs and events are kept, days.",
+    )
+    jobs_days: int = Field(
+        default=730,
+        ge=1,
+        le=36_500,
+        description="How long closed jobs, their scans and findings are kept, days; no less than "
+        "the history of their tasks.",
+    )
 
     @model_validator(mode="after")
     def _hold_together(self) -> SchedulerSettings:
         _ordered("scheduler", self, "scm_timeout_s", "scm_total_s", strictly=False)
         _ordered("scheduler", self, "retry_base_s", "retry_cap_s", strictly=False)
         _ordered("scheduler", self, "quarantine_s", "quarantine_cap_s", strictly=False)
+        _ordered("scheduler", self, "history_days", "jobs_days", strictly=False)
         return self
 
 

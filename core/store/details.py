@@ -1,7 +1,7 @@
 """One job as it is shown: what its rows say at one moment, before anything is worded for the wire.
 
-Reads only. The statements of one answer share a snapshot, so that a job that is closed never
-shows a task that is still running. Access follows from the ids asked for: a job of its project,
+Reads only. One statement answers a detail, so that a job that is closed never shows a task that
+is still running. Access follows from the ids asked for: a job of its project,
 a task of its organisation; everything else is None.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.domain.ids import AttemptId, JobId, OrgId, ProjectId, RepoId, ScanId, SchemeId, TaskId
 from core.domain.states import JobState, TaskState
@@ -18,11 +18,10 @@ from core.store.queries import query
 from core.store.store import Store
 
 _JOB = query("details/job")
-_TASKS = query("details/tasks")
-_CO_JOBS = query("details/co_jobs")
 _JOB_IN_SCOPE = query("details/job_in_scope")
 _TASK_IN_SCOPE = query("details/task_in_scope")
 _ATTEMPT_BY_NUMBER = query("details/attempt_by_number")
+_TASK_IS_PRUNED = query("details/task_is_pruned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +131,16 @@ class TaskScope:
 
 async def detail(store: Store, project_id: ProjectId, job_id: JobId) -> JobDetail | None:
     """Return a job of a project with its tasks; None when the project has no such job."""
-    async with (
-        store.db.connection() as connection,
-        connection.raw.transaction(isolation="repeatable_read", readonly=True),
-    ):
-        job = await connection.fetchrow(_JOB, job_id, project_id)
-        if job is None:
-            return None
-        tasks = await connection.fetch(_TASKS, job_id)
-        co_jobs = await connection.fetch(_CO_JOBS, project_id, job_id)
-    values = dict(job)
-    return JobDetail(
-        **(values | {"state": JobState(values["state"])}),
-        tasks=[_task(task, values) for task in tasks],
-        co_jobs=[CoJob(row["id"], row["scan_id"], JobState(row["state"])) for row in co_jobs],
-    )
+    row = await store.db.fetchrow(_JOB, job_id, project_id)
+    if row is None:
+        return None
+    job = dict(row)
+    job["state"] = JobState(job["state"])
+    job["tasks"] = [_task(_TaskRow(*task), job) for task in row["tasks"]]
+    job["co_jobs"] = [
+        CoJob(other, scan_id, JobState(state)) for other, scan_id, state in row["co_jobs"]
+    ]
+    return JobDetail(**job)
 
 
 async def project_of_job(store: Store, job_id: JobId, org_id: OrgId | None) -> ProjectId | None:
@@ -161,42 +155,70 @@ async def task_scope(store: Store, task_id: TaskId, org_id: OrgId | None) -> Tas
     return None if row is None else TaskScope(**dict(row))
 
 
+async def is_pruned(store: Store, task_id: TaskId) -> bool:
+    """Tell whether a task is so old that nothing is kept of it; of whom it was is not known."""
+    found: bool = await store.db.fetchval(_TASK_IS_PRUNED, task_id)
+    return found
+
+
 async def attempt_by_number(store: Store, task_id: TaskId, number: int) -> AttemptId | None:
     """Return a task's attempt by its number, counted from 1."""
     found: int | None = await store.db.fetchval(_ATTEMPT_BY_NUMBER, task_id, number)
     return None if found is None else AttemptId(found)
 
 
-def _task(row: Any, job: Mapping[str, Any]) -> TaskDetail:
-    state, code, message, ended_at = _ending(row, job)
+class _TaskRow(NamedTuple):
+    """A task as `details/job` has it."""
+
+    id: TaskId
+    module: str
+    engine: str
+    outcome: str | None
+    reason: str | None
+    result_code: int | None
+    result_msg: str | None
+    closed_at: datetime | None
+    result: Mapping[str, Any] | None
+    lease_started_at: datetime | None
+    started_at: datetime | None
+    attempts: int
+    worker: str | None
+    files_done: int | None
+    files_planned: int | None
+    has_result: bool
+    has_log: bool
+
+
+def _task(task: _TaskRow, job: Mapping[str, Any]) -> TaskDetail:
+    state, code, message, ended_at = _ending(task, job)
     return TaskDetail(
-        id=row["id"],
-        module=row["module"],
-        engine=row["engine"],
+        id=task.id,
+        module=task.module,
+        engine=task.engine,
         state=state,
-        progress_rate=_progress(state, row["files_done"], row["files_planned"]),
+        progress_rate=_progress(state, task.files_done, task.files_planned),
         result_code=code,
         result_msg=message,
-        reason=row["reason"],
-        started_at=row["started_at"],
+        reason=task.reason,
+        started_at=task.started_at,
         ended_at=ended_at,
-        attempts=row["attempts"],
-        worker=row["worker"],
-        result=row["result"],
-        has_result=row["has_result"],
-        has_log=row["last_attempt_id"] is not None,
+        attempts=task.attempts,
+        worker=task.worker,
+        result=task.result,
+        has_result=task.has_result,
+        has_log=task.has_log,
     )
 
 
 def _ending(
-    row: Any, job: Mapping[str, Any]
+    task: _TaskRow, job: Mapping[str, Any]
 ) -> tuple[TaskState, int | None, str | None, datetime | None]:
     """Return a task's state and how it ended: by its outcome, else with its job."""
-    if row["outcome"] is not None:
-        return TaskState.CLOSED, row["result_code"], row["result_msg"], row["closed_at"]
+    if task.outcome is not None:
+        return TaskState.CLOSED, task.result_code, task.result_msg, task.closed_at
     if job["state"] == JobState.CLOSED:
         return TaskState.CLOSED, job["result_code"], job["result_msg"], job["ended_at"]
-    if row["lease_started_at"] is not None:
+    if task.lease_started_at is not None:
         return TaskState.RUNNING, None, None, None
     return TaskState.WAITING, None, None, None
 

@@ -1,4 +1,5 @@
--- One job of a project with its scan, its project and the moment the answer is of.
+-- One job of a project with its scan, its project, its counted tasks and the project's other open
+-- jobs, all of one moment.
 SELECT
     j.id,
     s.id AS scan_id,
@@ -32,7 +33,66 @@ SELECT
     s.comment_line_num,
     s.blank_line_num,
     s.total_line_num,
-    now() AS as_of
+    now() AS as_of,
+    array(
+        SELECT
+            (
+                t.id,
+                t.module,
+                t.engine,
+                o.outcome,
+                o.reason,
+                o.result_code,
+                o.result_msg,
+                o.closed_at,
+                o.result,
+                l.started_at,
+                least(tried.first_started_at, l.started_at),
+                coalesce(l.number, tried.number, 0),
+                w.name,
+                p.files_done,
+                p.files_planned,
+                EXISTS (
+                    SELECT
+                    FROM artifacts AS a
+                    WHERE
+                        a.task_id = t.id
+                        AND a.attempt_id = o.attempt_id
+                        AND a.name = 'result.json'
+                ),
+                l.attempt_id IS NOT NULL OR tried.number IS NOT NULL
+            )
+        FROM tasks AS t
+        LEFT JOIN task_outcomes AS o ON t.id = o.task_id
+        LEFT JOIN task_leases AS l ON t.id = l.task_id
+        LEFT JOIN attempt_progress AS p ON l.attempt_id = p.attempt_id
+        LEFT JOIN LATERAL (
+            SELECT
+                a.number,
+                a.worker_id,
+                min(a.started_at) OVER () AS first_started_at
+            FROM task_attempts AS a
+            WHERE a.task_id = t.id
+            ORDER BY a.number DESC, a.attempt_id DESC
+            LIMIT 1
+        ) AS tried ON true
+        LEFT JOIN workers AS w ON w.id = coalesce(l.worker_id, tried.worker_id)
+        WHERE
+            t.job_id = j.id
+            AND t.kind = 'engine'
+            -- Its first task: the history before that need not be looked at.
+            AND t.id >= coalesce(j.prepare_task_id, 0)
+        ORDER BY t.id
+        LIMIT 1000
+    ) AS tasks,
+    array(
+        SELECT (other.id, other_scan.id, other.state)
+        FROM jobs AS other
+        INNER JOIN scans AS other_scan ON other.id = other_scan.job_id
+        WHERE other.project_id = j.project_id AND other.id <> j.id AND other.phase <> 'closed'
+        ORDER BY other.id
+        LIMIT 1000
+    ) AS co_jobs
 FROM jobs j
 JOIN scans s ON s.job_id = j.id
 JOIN projects p ON p.id = j.project_id
