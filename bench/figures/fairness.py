@@ -38,11 +38,14 @@ async def measure(context: Context) -> Sequence[Figure]:
     ):
         api = await crew.api()
         await crew.scheduler()
-        greedy, modest = await add_world(connection, 1), await add_world(connection, 2)
-        alone, beside = modest.first_project, modest.first_project + 1
+        greedy, modest = await add_world(connection, 1), await add_world(connection, 3)
+        warm, alone, beside = (modest.first_project + n for n in range(3))
         async with simulated(
             crew, [api], workers=_WORKERS, slots=_SLOTS, service_s=_SERVICE_S
         ) as workers:
+            # The first jobs of all make plans, classes and connections.
+            await _create(api, modest, warm, sizes.modest)
+            await _none_open(connection, warm)
             for _ in range(_ALONE):
                 await _create(api, modest, alone, sizes.modest)
                 await _none_open(connection, alone)

@@ -80,7 +80,9 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None: there is none."""
+        """Whether the goal is met; None: there is none. What was not measured is not met."""
+        if self.value is None:
+            return False
         if self.goal is None and self.least_share is None and not self.is_ahead_of:
             return None
         return not self.shortfalls()
@@ -111,6 +113,8 @@ class Figure:
             parts.append(f"≥ {self.least_share:g} of the floor")
         if self.is_ahead_of:
             parts.append(f"ahead of {', '.join(self.is_ahead_of)}")
+        if self.value is None and not parts:
+            return "to be measured"
         return "; ".join(parts)
 
     def as_json(self) -> dict[str, Any]:

@@ -31,8 +31,7 @@ class Sizes:
     big_project: int
     #: How deep the deep page is.
     deep: int
-    #: Rows that retention drops.
-    retention: int
+
     #: Requests a query of the list is asked.
     requests: int
     #: Seconds before and with a held snapshot.
@@ -68,7 +67,6 @@ FULL = Sizes(
     history=10_000_000,
     big_project=1_000_000,
     deep=100_000,
-    retention=1_000_000,
     requests=300,
     before_s=20.0,
     held_s=60.0,
@@ -93,7 +91,6 @@ QUICK = Sizes(
     history=1_000_000,
     big_project=100_000,
     deep=90_000,
-    retention=1_000_000,
     requests=100,
     before_s=8.0,
     held_s=20.0,
@@ -119,12 +116,11 @@ SMOKE = Sizes(
     history=2_000,
     big_project=500,
     deep=200,
-    retention=1_000,
     requests=5,
     before_s=1.0,
     held_s=2.0,
     backlog=20_000,
-    greedy=40,
+    greedy=400,
     modest=4,
     lease_s=4.0,
     figure_limit_s=180,

@@ -48,6 +48,7 @@ def text_of(html: str) -> str:
         (Figure("ahead", 5, "1/s", peers={"a": 6}, is_ahead_of=["a"]), False),
         (Figure("ahead", 5, "1/s", is_ahead_of=["a"]), False),
         (unmeasured("lost", "s", "its server ended", goal=at_most(1)), False),
+        (unmeasured("lost", "s", "its server ended"), False),
     ],
 )
 def test_a_goal_is_met_only_where_that_was_shown(figure: Figure, is_met: bool | None) -> None:
