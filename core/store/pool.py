@@ -368,10 +368,16 @@ async def retrying(
             try was carried out. False where a second would then be one too many.
         jitter: From 0 to 1.
     """
+    task = asyncio.current_task()
+    assert task is not None  # this is a coroutine
+    cancels = task.cancelling()
     for attempt in range(1, attempts):
         try:
             return await operation()
         except (asyncpg.PostgresError, *_MISUSE, OSError, CannotConnect) as error:
+            if task.cancelling() > cancels:
+                # A roll-back that was cut off, too, says only that the connection is gone.
+                raise asyncio.CancelledError from error
             if not (is_expected(error) or (after_loss and is_connection_lost(error))):
                 raise
             log.debug("statement.retried", attempt=attempt, error=type(error).__name__)
