@@ -20,6 +20,7 @@ from bench.figures import (
     listing,
     memory,
     recovery,
+    retention,
     snapshot,
     start,
 )
@@ -41,5 +42,6 @@ FIGURES: Mapping[str, Measure] = {
     "snapshot": snapshot.measure,
     "history": history.measure,
     "listing": listing.measure,
+    "retention": retention.measure,
     "memory": memory.measure,
 }

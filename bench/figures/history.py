@@ -1,29 +1,28 @@
-"""What ten million finished tasks cost: the claim against an empty table, and retention.
+"""What ten million finished tasks cost a claim, against an empty table.
 
 Leaves the big database to the figures after it: loading it takes minutes, and is done once.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from bench.harness import kennel
 from bench.harness.bigdatabase import big_database
 from bench.harness.context import Context
-from bench.harness.results import Figure, at_least, at_most, median, unmeasured
+from bench.harness.results import Figure, at_least, median
 from bench.harness.seed import add_ready
 from bench.harness.simulated import ENGINE
 from core.domain.ids import WorkerId
-from core.store import classes, maintenance
+from core.store import classes
 from core.store.store import Store
 
-_CLAIM, _RETENTION = at_least(0.9), at_most(1.0)
+_GOAL = at_least(0.9)
 _BATCH, _WORKERS = 10, 4
 
 
 async def measure(context: Context) -> Sequence[Figure]:
-    """Measure claims beside the history and without it in turns, then drop a million rows."""
+    """Measure claims beside the history and without it, in turns."""
     big = await big_database(context)
     tasks = context.sizes.tasks_of_batch[_BATCH]
     beside: list[float] = []
@@ -46,7 +45,7 @@ async def measure(context: Context) -> Sequence[Figure]:
             "claims_beside_history",
             median(ratios),
             "of an empty table's rate",
-            _CLAIM,
+            _GOAL,
             runs=ratios,
             how=f"through core.store, {_WORKERS} workers, batches of {_BATCH}, beside"
             f" {context.sizes.history:,} finished tasks",
@@ -58,7 +57,6 @@ async def measure(context: Context) -> Sequence[Figure]:
                 "finished": context.sizes.history,
             },
         ),
-        await _retention(context),
     ]
 
 
@@ -80,27 +78,3 @@ async def _beside(
 async def _size(context: Context, database: str) -> int:
     async with context.server.connected() as connection:
         return int(await connection.fetchval("SELECT pg_database_size($1::text::name)", database))
-
-
-async def _retention(context: Context) -> Figure:
-    """Drop the oldest million tasks as the scheduler does."""
-    big = await big_database(context)
-    drop = getattr(maintenance, "drop_history", None)
-    if drop is None:
-        return unmeasured(
-            "retention", "s", "the store has no retention by partitions yet", goal=_RETENTION
-        )
-    async with kennel.open_store(context.server, big.name, connections=2) as store:
-        before = await store.db.fetchval("SELECT min(id) FROM tasks")
-        begun = time.perf_counter()
-        await drop(store)
-        seconds = time.perf_counter() - begun
-        after = await store.db.fetchval("SELECT min(id) FROM tasks")
-    return Figure(
-        "retention",
-        seconds,
-        "s",
-        _RETENTION,
-        how="drops whole partitions",
-        detail={"oldest_before": before, "oldest_after": after},
-    )
