@@ -18,8 +18,8 @@ SELECT
     l.started_at,
     w.name AS worker,
     w.lost_at,
-    -- As the reaper takes it after a crash of the database.
-    coalesce(b.seen_at, greatest(pg_postmaster_start_time(), w.registered_at)) AS seen_at,
+    -- As the reaper takes it after a crash of the database: seen when it first looks.
+    coalesce(b.seen_at, now()) AS seen_at,
     progress.phase AS step,
     progress.files_done,
     progress.files_planned
