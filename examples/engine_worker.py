@@ -413,6 +413,8 @@ class Worker:
         body = {
             "name": "todo-example",
             "instance_key": self.instance_key(),
+            # The same in each try of this call: a late one then takes nothing from us.
+            "registration_id": str(uuid.uuid4()),
             "engines": [ENGINE],
             "slots": 1,
             "protocol": {"min": 1, "max": 1},

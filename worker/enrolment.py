@@ -8,6 +8,7 @@ token a refused identity is the end, with an error that says what to do.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -172,10 +173,12 @@ class Enrolment:
 
     async def _register(self, enrolment_token: str) -> float:
         """Register; return when the request was sent."""
+        # The same in each try, so that a late one is known for what it is.
+        request = self._request.model_copy(update={"registration_id": str(uuid.uuid4())})
 
         async def register() -> float:
             sent_at = self._clock.monotonic()
-            await self._keep(await self._client.register(self._request, enrolment_token))
+            await self._keep(await self._client.register(request, enrolment_token))
             return sent_at
 
         try:

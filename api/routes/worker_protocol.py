@@ -22,7 +22,7 @@ from api.operations import Answer, Operations
 from api.principals import Access
 from core.domain.ids import AttemptId, WorkerId
 from core.domain.states import TaskKind
-from core.domain.tokens import TokenKind, hash_token, make_token
+from core.domain.tokens import TokenKind, derive_token, hash_token, make_token
 from core.protocol.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -50,7 +50,7 @@ from core.store.attempts import Claim
 from core.store.beats import Beat, BeatAnswer, ProgressBeat
 from core.store.reaping import lose_attempts
 from core.store.store import worker_topic
-from core.store.workers import EnrolmentSpent, Registration
+from core.store.workers import EnrolmentSpent, Registration, WorkerToken
 
 log = get_logger(__name__)
 
@@ -85,10 +85,13 @@ async def register(request: web.Request, body: RegisterRequest) -> web.Response:
         isolation=body.isolation.value,
         version=body.version,
     )
+    token = _registration_token(body)
+    ttl_s = settings.lease.worker_token_s
     try:
         worker_id = await workers.register(
             store,
             registration,
+            token=WorkerToken(hash_token(token), ttl_s),
             retry=settings.scheduler,
             enrolment_id=request[ENROLMENT].token_id,
         )
@@ -98,8 +101,8 @@ async def register(request: web.Request, body: RegisterRequest) -> web.Response:
     return _answer(
         RegisterResponse(
             worker_id=worker_id,
-            token=await _new_token(request, worker_id),
-            token_expires_in_s=settings.lease.worker_token_s,
+            token=token,
+            token_expires_in_s=ttl_s,
             protocol=PROTOCOL_VERSION,
             intervals=_intervals(settings),
             limits=_limits(settings),
@@ -116,9 +119,23 @@ async def register(request: web.Request, body: RegisterRequest) -> web.Response:
 )
 async def rotate_token(request: web.Request) -> web.Response:
     worker = request[WORKER]
-    token = await _new_token(request, worker.worker_id, replaces=hash_token(worker.token))
-    expires_in_s = request.app[SETTINGS].lease.worker_token_s
-    return _answer(TokenResponse(token=token, token_expires_in_s=expires_in_s))
+    token = make_token(TokenKind.WORKER)
+    ttl_s = request.app[SETTINGS].lease.worker_token_s
+    await workers.add_token(
+        request.app[STORE],
+        worker.worker_id,
+        hash_token(token),
+        ttl_s=ttl_s,
+        replaces=hash_token(worker.token),
+    )
+    return _answer(TokenResponse(token=token, token_expires_in_s=ttl_s))
+
+
+def _registration_token(body: RegisterRequest) -> str:
+    """Return what a registration buys: its repetition buys the same and is known by it."""
+    if body.registration_id is None:
+        return make_token(TokenKind.WORKER)
+    return derive_token(TokenKind.WORKER, body.instance_key, body.registration_id)
 
 
 def _check_registration(body: RegisterRequest) -> None:
@@ -133,17 +150,6 @@ def _check_registration(body: RegisterRequest) -> None:
         raise invalid("engines", "must not name an engine twice")
     if TaskKind.PREPARE in names:
         raise invalid("engines", f"must not be named {TaskKind.PREPARE}: every worker prepares")
-
-
-async def _new_token(
-    request: web.Request, worker_id: WorkerId, *, replaces: bytes | None = None
-) -> str:
-    token = make_token(TokenKind.WORKER)
-    ttl_s = request.app[SETTINGS].lease.worker_token_s
-    await workers.add_token(
-        request.app[STORE], worker_id, hash_token(token), ttl_s=ttl_s, replaces=replaces
-    )
-    return token
 
 
 # --- claim and start ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import secrets
 import zlib
 from enum import StrEnum
@@ -33,6 +34,13 @@ def make_token(kind: TokenKind) -> str:
     """Return a new token; never the same twice."""
     random = secrets.token_bytes(_RANDOM_BYTES)
     body = base64.urlsafe_b64encode(random + _checksum(kind, random))
+    return kind.value + body.decode()
+
+
+def derive_token(kind: TokenKind, key: str, about: str) -> str:
+    """Return the token for *about* that only who has *key* can know; the same each time."""
+    secret = hmac.digest(key.encode(), about.encode(), "sha256")
+    body = base64.urlsafe_b64encode(secret + _checksum(kind, secret))
     return kind.value + body.decode()
 
 

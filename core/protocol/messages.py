@@ -99,6 +99,8 @@ class RegisterRequest(Message):
     name: Label
     #: Random, kept on the worker's disk: who registers again with it gets its old identity back.
     instance_key: Secret
+    #: New for each registration, the same in its repetitions: the network's, or after no answer.
+    registration_id: Secret | None = None
     tags: list[Label] = Field(default_factory=list, max_length=50)
     engines: list[EngineOffer] = Field(max_length=200)
     slots: Annotated[int, Field(ge=1, le=1024), BeforeValidator(_integral)]

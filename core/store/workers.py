@@ -25,6 +25,7 @@ _BEAT = query("workers/beat")
 _RELEASE = query("attempts/release")
 _BY_TOKEN = query("workers/by_token")
 _ADD_TOKEN = query("workers/add_token")
+_REPEATED = query("workers/repeated")
 _DIRECT = query("workers/direct")
 _LIST = query("workers/list")
 
@@ -48,6 +49,15 @@ class Registration:
     slots: int
     isolation: str
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerToken:
+    """What a registration buys."""
+
+    token_hash: bytes
+    #: Its life, seconds.
+    ttl_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +111,19 @@ async def register(
     registration: Registration,
     *,
     retry: SchedulerSettings,
+    token: WorkerToken | None = None,
     enrolment_id: TokenId | None = None,
 ) -> WorkerId:
     """Write a worker; who comes with a known instance key gets its old identity back.
 
-    What that identity still held is requeued: the process that held it is gone.
+    What that identity still held is requeued: the process that held it is gone. But a repetition,
+    known by its token, changes nothing: the process may have begun to work meanwhile. (When this
+    process ends between the two, the leases end by themselves: no heartbeat names them.)
 
     Args:
         store: The store.
         registration: What the worker says of itself.
+        token: What it buys. None: nothing.
         retry: How often a task that takes workers down is tried, and when a worker is quarantined.
         enrolment_id: Token that pays for it, used up in the same transaction; a used one still
             serves the worker it was used for, whose answer may have been lost. None: nobody asks.
@@ -117,8 +131,12 @@ async def register(
     Raises:
         EnrolmentSpent: the token is no longer good, and the worker not a known one.
     """
+    if token is not None:
+        known = await store.db.fetchval(_REPEATED, registration.instance_hash, token.token_hash)
+        if known is not None:
+            return WorkerId(known)
 
-    async def attempt() -> WorkerId:
+    async def attempt() -> tuple[WorkerId, bool]:
         async with store.db.transaction() as connection:
             await _pay(connection, registration, enrolment_id)
             worker_id = WorkerId(
@@ -139,9 +157,12 @@ async def register(
                 worker_id,
                 capability(registration.engines, registration.tags, registration.isolation),
             )
-            return worker_id
+            is_new = token is None or await _add_token(connection, worker_id, token)
+            return worker_id, is_new
 
-    worker_id = await retrying(attempt)
+    worker_id, is_new = await retrying(attempt)
+    if not is_new:
+        return worker_id
     released = await store.db.fetch(_RELEASE, [worker_id])
     if released:
         store.signals.publish("tasks")
@@ -184,7 +205,17 @@ async def add_token(
     The one it *replaces* ends within a minute, or all others do. Of a rotation that the network
     repeats, the worker may hear either answer: neither ends the other's token.
     """
-    await store.db.execute(_ADD_TOKEN, worker_id, token_hash, ttl_s, TOKEN_GRACE_S, replaces)
+    await _add_token(store.db, worker_id, WorkerToken(token_hash, ttl_s), replaces)
+
+
+async def _add_token(
+    connection: Queryable, worker_id: WorkerId, token: WorkerToken, replaces: bytes | None = None
+) -> bool:
+    """Add a token; False: it is there."""
+    added = await connection.fetchval(
+        _ADD_TOKEN, worker_id, token.token_hash, token.ttl_s, TOKEN_GRACE_S, replaces
+    )
+    return added is not None
 
 
 async def direct(

@@ -143,6 +143,59 @@ async def test_a_worker_that_registers_again_loses_its_leases_but_no_task(
     assert await first.finish(task, outcome="failed", reason="scm_auth") == "lease_lost"
 
 
+async def test_a_repeated_registration_gets_the_same_answer_and_takes_nothing(
+    client: TestClient, store: Store, api: Api
+) -> None:
+    buyer = Hand(client, await enrolment_token(store))
+    body = registration(registration_id="r" * 8)
+    first = await buyer.call("register", body)
+    hand = Hand(client, first.body["token"])
+    await queue_preparation(store, await create_job(api, await api.a_project()))
+    task = await hand.claim_and_start()
+
+    late = await buyer.call("register", body)
+
+    assert late.body == first.body
+    left_s = await store.db.fetchval(
+        "SELECT extract(epoch FROM min(expires_at) - now())::float FROM worker_tokens"
+    )
+    assert left_s > 60
+    assert await hand.finish(task, outcome="failed", reason="scm_auth") == "accepted"
+
+
+async def test_a_registration_with_another_id_takes_what_the_last_one_held(
+    client: TestClient, store: Store, api: Api
+) -> None:
+    buyer = Hand(client, await enrolment_token(store))
+    key = registration()["instance_key"]
+    old = registration(instance_key=key, registration_id="r" * 8)
+    first = Hand(client, (await buyer.call("register", old)).body["token"])
+    await queue_preparation(store, await create_job(api, await api.a_project()))
+    task = await first.claim_and_start()
+
+    new = registration(instance_key=key, registration_id="s" * 8)
+    second = Hand(client, (await buyer.call("register", new)).body["token"])
+    (again,) = await second.claim()
+    # Of the process that is gone: it takes nothing from the one that works now.
+    await buyer.call("register", old)
+
+    assert again["task_id"] == task["task_id"]
+    ref = {key: again[key] for key in ("attempt_id", "lease_token")}
+    started = await second.call("start", {"attempts": [ref]})
+    assert started.body["attempts"][0]["verdict"] == "running"
+
+
+async def test_registrations_that_arrive_together_are_one(client: TestClient, store: Store) -> None:
+    buyer = Hand(client, await enrolment_token(store))
+    body = registration(registration_id="r" * 8)
+
+    answers = await asyncio.gather(*(buyer.call("register", body) for _ in range(4)))
+
+    assert {answer.status for answer in answers} == {200}
+    assert len({answer.body["token"] for answer in answers}) == 1
+    assert (await Hand(client, answers[0].body["token"]).beat()).status == 200
+
+
 async def test_a_rotated_token_leaves_the_old_one_good_for_a_moment(
     hand: Hand, store: Store
 ) -> None:

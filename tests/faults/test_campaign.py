@@ -19,12 +19,17 @@ _TASKS_A_SECOND = 2
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    """A folder that the database's own user may pass through; pytest's are private."""
+def home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder that the database's own user may pass through; pytest's are private.
+
+    After a failure it is kept: what the campaign says names it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="kennel-chaos-"))
     folder.chmod(0o711)
+    failed_before = request.session.testsfailed
     yield folder
-    shutil.rmtree(folder)
+    if request.session.testsfailed == failed_before:
+        shutil.rmtree(folder)
 
 
 def judged(verdict: Verdict, seconds: float) -> None:
