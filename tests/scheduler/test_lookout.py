@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ import pytest
 from core.domain.outcomes import Reason
 from core.runtime.settings import LeaseSettings, Settings
 from core.store import jobs
+from core.store.duties import Duties
 from core.store.notify import Subscription
 from core.store.store import Store
 from scheduler.lookout import Lookout
 from tests.store import lifecycle as life
 
-LOOPS = ("admitter", "planner", "settler", "promoter", "reaper", "sweeper", "expirer")
+LOOPS = [field.name for field in fields(Duties)]
 SETTINGS = Settings(data_dir=Path("/nonexistent"), lease=LeaseSettings(lease_s=30, start_s=20))
 
 
