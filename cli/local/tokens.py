@@ -84,5 +84,5 @@ async def _is_good(file: Path, store: Store) -> bool:
         token = read_secret(file, named_by="the local server's token")
     except SettingError:
         return False
-    found = await tokens.find_user(store, hash_token(token))
+    (found,) = await tokens.find_users(store, [hash_token(token)])
     return found is not None and found.role is Role.ADMIN and found.org_id is None
