@@ -38,7 +38,7 @@ SAVING_S = 5_000.0
 RUNTIME_MINUTES = 250
 KEY_S = 86_400.0
 MAX_ATTEMPTS = 3
-MAX_RESETS = 2
+MAX_RESETS = 3
 #: A task is handed back uncounted, but not for ever.
 MAX_HANDED_BACK = 100
 
@@ -435,8 +435,9 @@ class Books:
             held = task.held()
             task.end_attempt(Outcome.LOST, Reason.WORKER_LOST)
             if task.resets + 1 < MAX_RESETS:
+                # The first loss may be any worker's; from the second on the task may be its cause.
+                task.go(TaskPlace.PENDING if task.resets else TaskPlace.READY, self.now)
                 task.resets += 1
-                task.go(TaskPlace.READY, self.now)
                 kind = "task.requeued"
             else:
                 self._end(task, Outcome.LOST, Reason.WORKER_LOST, held.attempt)

@@ -82,8 +82,8 @@ class StoreMachine(RuleBasedStateMachine):
         )
         self.claims: list[op.Claim] = []
         self.tokens: list[str] = []
-        #: Retries whose back-off was made certain: task and failures.
-        self.loaded: set[tuple[int, int]] = set()
+        #: Retries whose back-off was made certain: task, failures, resets.
+        self.loaded: set[tuple[int, int, int]] = set()
         self.session.run(self.session.world.store.db.execute(self.session.reset))
         picture = self.session.run(self.session.look())
         assert picture.jobs == {}
@@ -118,12 +118,12 @@ class StoreMachine(RuleBasedStateMachine):
     async def load_dice(self) -> None:
         """Give what was just put off a due time that is no matter of chance."""
         put_off = {
-            (task.id, task.failures)
+            (task.id, task.failures, task.resets)
             for task in self.books.tasks.values()
             if task.place is TaskPlace.PENDING
         } - self.loaded
         if put_off:
-            await load_dice(self.session.world, [task_id for task_id, _ in put_off])
+            await load_dice(self.session.world, [task_id for task_id, *_ in put_off])
             self.loaded |= put_off
 
     def new_token(self) -> str:
