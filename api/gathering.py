@@ -14,13 +14,16 @@ from aiohttp import web
 
 from api.keys import SETTINGS, STORE
 from api.middlewares.errors import is_unavailable
-from core.domain.ids import WorkerId
+from core.domain.ids import JobId, ProjectId, WorkerId
 from core.runtime.coalescing import Coalescer
 from core.runtime.settings import Settings
-from core.store import attempts, beats, jobs, projects, tokens, workers
+from core.store import attempts, beats, details, jobs, listing, projects, tokens, workers
 from core.store.attempts import AttemptProof, Finished, Judged
 from core.store.beats import Beat, BeatAnswer
+from core.store.details import JobDetail
 from core.store.jobs import Created, NewJob
+from core.store.listing import Asked, ListedJob
+from core.store.pages import Page
 from core.store.projects import Project, ProjectPlace
 from core.store.store import Store
 from core.store.tokens import UserToken
@@ -39,6 +42,9 @@ class Gathering:
     users: Coalescer[bytes, UserToken | None]
     workers: Coalescer[bytes, WorkerIdentity | None]
     projects: Coalescer[ProjectPlace, Project | None]
+    #: Plain lists only (`Asked.is_plain`).
+    lists: Coalescer[Asked, Page[ListedJob]]
+    details: Coalescer[tuple[ProjectId, JobId], JobDetail | None]
     #: Plain jobs only (`NewJob.is_plain`).
     creates: Coalescer[NewJob, Created | None]
     starts: Coalescer[tuple[WorkerId, AttemptProof], bool]
@@ -71,6 +77,17 @@ def gather(store: Store, settings: Settings) -> Gathering:
         workers=Coalescer("workers", partial(workers.by_tokens, store), is_shared=is_unavailable),
         projects=Coalescer(
             "projects", partial(projects.find_many, store), is_shared=is_unavailable
+        ),
+        # Pages may be long, and so may a job's tasks: few of them in one statement.
+        lists=Coalescer(
+            "lists", partial(listing.list_newest, store), is_shared=is_unavailable, most=32, lanes=2
+        ),
+        details=Coalescer(
+            "details",
+            partial(details.detail_many, store),
+            is_shared=is_unavailable,
+            most=32,
+            lanes=2,
         ),
         creates=Coalescer("creates", partial(jobs.create_many, store), is_shared=is_unavailable),
         starts=Coalescer("starts", start, is_shared=is_unavailable),

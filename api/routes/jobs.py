@@ -6,6 +6,7 @@ from aiohttp import web
 
 from api.envelope import bare, enveloped
 from api.errors import Refused
+from api.gathering import GATHERING
 from api.keys import PRINCIPAL, STORE, ZONE
 from api.operations import PROJECT, Answer, Operations, in_envelope, in_page
 from api.pagination import page
@@ -19,7 +20,7 @@ from core.domain.states import JobState
 from core.runtime.logs import get_logger
 from core.store import details, jobs
 from core.store.details import JobDetail
-from core.store.listing import TooBroad, list_jobs
+from core.store.listing import Asked, TooBroad, list_filtered
 
 log = get_logger(__name__)
 
@@ -40,13 +41,11 @@ async def list_of_project(request: web.Request, query: JobQuery) -> web.Response
     project = await scoped_project(request)
     zone = request.app[ZONE]
     try:
-        found = await list_jobs(
-            request.app[STORE],
-            project.id,
-            query.filter(zone),
-            limit=query.limit,
-            offset=query.offset,
-        )
+        asked = Asked(project.id, query.filter(zone), query.limit, query.offset)
+        if asked.is_plain:
+            found = await request.app[GATHERING].lists(asked)
+        else:
+            found = await list_filtered(request.app[STORE], asked)
     except TooBroad as broad:
         raise Refused(400, f"{broad}: {_NARROW}") from None
     results = [job_item(job, zone) for job in found.items]
@@ -103,7 +102,7 @@ async def show_result(request: web.Request) -> web.Response:
 
 async def _detail(request: web.Request, project_id: ProjectId) -> JobDetail:
     job_id = JobId(path_id(request, "job_id"))
-    found = await details.detail(request.app[STORE], project_id, job_id)
+    found = await request.app[GATHERING].details((project_id, job_id))
     if found is None:
         raise NotFound(f"job {job_id}")
     return found

@@ -131,10 +131,24 @@ class TaskScope:
 
 async def detail(store: Store, project_id: ProjectId, job_id: JobId) -> JobDetail | None:
     """Return a job of a project with its tasks; None when the project has no such job."""
-    row = await store.db.fetchrow(_JOB, job_id, project_id)
-    if row is None:
-        return None
+    (found,) = await detail_many(store, [(project_id, job_id)])
+    return found
+
+
+async def detail_many(
+    store: Store, asked: Sequence[tuple[ProjectId, JobId]]
+) -> list[JobDetail | None]:
+    """Return jobs of projects, in order; None: the project has no such job."""
+    rows = await store.db.fetch(
+        _JOB, [job_id for _, job_id in asked], [project_id for project_id, _ in asked]
+    )
+    found = {row["n"] - 1: _detail(row) for row in rows}
+    return [found.get(index) for index in range(len(asked))]
+
+
+def _detail(row: Any) -> JobDetail:
     job = dict(row)
+    del job["n"]
     job["state"] = JobState(job["state"])
     job["tasks"] = [_task(_TaskRow(*task), job) for task in row["tasks"]]
     job["co_jobs"] = [

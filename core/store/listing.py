@@ -207,6 +207,17 @@ async def list_jobs(
     if asked.is_plain:
         (page,) = await list_newest(store, [asked])
         return page
+    return await list_filtered(store, asked, time_limit_s=time_limit_s)
+
+
+async def list_filtered(
+    store: Store, asked: Asked, *, time_limit_s: float = TIME_LIMIT_S
+) -> Page[ListedJob]:
+    """Return one page of a project's jobs, whatever the filter.
+
+    Raises:
+        TooBroad: one of its statements would take longer than *time_limit_s*.
+    """
     async with (
         store.db.connection() as connection,
         connection.raw.transaction(isolation="repeatable_read", readonly=True),

@@ -1,6 +1,7 @@
--- One job of a project with its scan, its project, its counted tasks and the project's other open
--- jobs, all of one moment.
+-- Jobs of projects, each with its scan, its project, its counted tasks and the project's other open
+-- jobs, all of one moment; `n` says which of those asked for.
 SELECT
+    asked.n,
     j.id,
     s.id AS scan_id,
     j.state,
@@ -93,8 +94,8 @@ SELECT
         ORDER BY other.id
         LIMIT 1000
     ) AS co_jobs
-FROM jobs j
-JOIN scans s ON s.job_id = j.id
-JOIN projects p ON p.id = j.project_id
-JOIN repos r ON r.id = p.repo_id
-WHERE j.id = $1 AND j.project_id = $2
+FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS asked (job_id, project_id, n)
+INNER JOIN jobs AS j ON asked.job_id = j.id AND asked.project_id = j.project_id
+INNER JOIN scans AS s ON j.id = s.job_id
+INNER JOIN projects AS p ON j.project_id = p.id
+INNER JOIN repos AS r ON p.repo_id = r.id

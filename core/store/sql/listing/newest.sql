@@ -30,6 +30,8 @@ CROSS JOIN
                 FROM job_counts AS c
                 WHERE c.project_id = asked.project_id AND c.grain = 0 AND asked.wants_closed
             )::bigint AS total
+        -- Once a list, and not once a row.
+        OFFSET 0
     ) AS counted
 LEFT JOIN
     LATERAL (
