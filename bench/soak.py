@@ -38,6 +38,8 @@ from core.runtime.settings import LogSettings
 _SHARE_OF_PEAK = 0.5
 _WORKERS, _SLOTS = 8, 10
 _CALLERS = 32
+#: More than there are open jobs: a scan that succeeds supersedes its project's older ones.
+_PROJECTS = 1_000
 #: Open jobs at which the search for the peak holds back its creates: full, and not drowning.
 _MOST_OPEN = 500
 _SETTLING_S = 3.0
@@ -187,7 +189,7 @@ async def _set_up(
     api = await crew.api()
     await crew.scheduler()
     connection = await stack.enter_async_context(context.server.connected(database))
-    world = await add_world(connection, 100)
+    world = await add_world(connection, _PROJECTS)
     await stack.enter_async_context(
         simulated(crew, [api], workers=_WORKERS, slots=_SLOTS, with_report=True)
     )

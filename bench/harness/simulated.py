@@ -139,9 +139,7 @@ class Worker:
                 group.create_task(self._work(tasks))
 
     async def _work(self, tasks: list[dict[str, Any]]) -> None:
-        connection = (
-            self._idle.pop() if self._idle else Connection(self._url, f"Bearer {self._token}")
-        )
+        connection = self._connection()
         proofs = [
             {"attempt_id": task["attempt_id"], "lease_token": task["lease_token"]} for task in tasks
         ]
@@ -149,9 +147,10 @@ class Worker:
         running = {v["attempt_id"] for v in started["attempts"] if v["verdict"] == "running"}
         if self._plan.service_s:
             await asyncio.sleep(self._plan.service_s)
-        results = [
-            await self._result(connection, task) for task in tasks if task["attempt_id"] in running
-        ]
+        made = await asyncio.gather(
+            *(self._result(task) for task in tasks if task["attempt_id"] in running)
+        )
+        results = [result for result in made if result is not None]
         verdicts = []
         if results:
             verdicts = (await self._good(connection, "results", {"results": results}))["results"]
@@ -165,12 +164,19 @@ class Worker:
         if 0 < self._plan.tasks <= self._seen.finished:
             self._done.set()
 
-    async def _result(self, connection: Connection, task: dict[str, Any]) -> dict[str, Any]:
+    def _connection(self) -> Connection:
+        """Return a connection nobody uses; who took it appends it to the idle ones."""
+        return self._idle.pop() if self._idle else Connection(self._url, f"Bearer {self._token}")
+
+    async def _result(self, task: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what is to be reported of a task; None: its lease is lost."""
         proof = {"attempt_id": task["attempt_id"], "lease_token": task["lease_token"]}
         if task["kind"] == "prepare":
             return proof | {"outcome": "succeeded", "prepare": _PREPARED}
         if not self._plan.with_report:
             return proof | {"outcome": "failed", "reason": "engine_failed", "message": "simulated"}
+        # Attempts run side by side, and so do their uploads.
+        connection = self._connection()
         status, _ = await connection.request(
             "PUT",
             f"/worker/v1/attempts/{task['attempt_id']}/artifacts/result.json",
@@ -178,6 +184,9 @@ class Worker:
             b"Content-Type: application/octet-stream\r\nKennel-Lease: %s\r\n"
             b"Content-Digest: sha-256=:%s:\r\n" % (task["lease_token"].encode(), _DIGEST),
         )
+        self._idle.append(connection)
+        if status == 409:
+            return None
         if status != 204:
             raise RuntimeError(f"an artifact was answered {status}")
         return proof | {"outcome": "succeeded", "artifacts": [_ARTIFACT]}
