@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 RESCAN_S = 1.0
 #: A look at everything takes at most this share of the time.
 _SHARE = 0.05
-#: Looks quicker than this cost nothing worth saving, seconds.
-_QUICK_S = 0.002
+#: Looks quicker than this are made whenever a claim found too little, seconds.
+_QUICK_S = 0.05
 
 
 @dataclass(slots=True)
@@ -53,7 +53,8 @@ class LowWater:
         if was_full:
             self._least = first
             self._due_at = now + RESCAN_S
-            self._allowed_at = now + (took_s / _SHARE if took_s > _QUICK_S else 0.0)
+            pause_s = min(took_s / _SHARE, RESCAN_S) if took_s > _QUICK_S else 0.0
+            self._allowed_at = now + pause_s
         else:
             self._least |= first
         if is_short:

@@ -46,12 +46,14 @@ def test_a_claim_that_finds_too_little_is_followed_by_a_look_at_everything() -> 
 
 def test_a_slow_look_at_everything_is_not_made_for_every_short_claim() -> None:
     clock = Clock()
-    low_water = marked(clock, took_s=0.01)
+    low_water = marked(clock, took_s=0.1)
 
     low_water.note([(1, 90)], is_short=True, was_full=False, took_s=0)
     assert low_water.hints() == {1: 90, 2: 60}
 
-    clock.now += 0.01 * 20
+    clock.now += RESCAN_S / 2
+    assert low_water.hints() != {}
+    clock.now += RESCAN_S / 2
     assert low_water.hints() == {}
 
 

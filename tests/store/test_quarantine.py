@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +82,7 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(store: Store, project_id: int) -> AsyncIterator[Bench]:
+async def bench(store: Store, project_id: int) -> Bench:
     return Bench(store, project_id)
 
 
