@@ -358,7 +358,7 @@ async def test_an_attempt_named_twice_in_a_beat_counts_once(store: Store, projec
     assert await store.db.fetchval("SELECT files_done FROM attempt_progress") == 3
 
 
-async def test_beats_lost_in_a_crash_of_the_database_count_as_seen_at_its_start(
+async def test_beats_lost_in_a_crash_of_the_database_count_as_seen_at_the_first_look(
     store: Store, project_id: int
 ) -> None:
     worker = await life.add_worker(store)
