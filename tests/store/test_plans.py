@@ -46,7 +46,7 @@ BACKLOG_TASKS = 20_000
 #: A node may touch this many rows: what is open, by some factor, and nothing of what is finished.
 MOST_ROWS = 3_000
 #: A table may be read from end to end when that is less than this: it is empty, or nearly.
-SMALL_ROWS = 300
+SMALL_ROWS = 1_000
 #: Tables whose size history or a backlog decides.
 GROWING = frozenset(
     {
@@ -62,7 +62,6 @@ BY_INDEX: Mapping[str, str] = {
     "attempts/claim": "task_ready_claim_idx",
     "attempts/start": "task_leases_pkey",
     "attempts/finish": "task_leases_pkey",
-    "jobs/readmit": "jobs_phase_idx",
     "jobs/overdue": "jobs_expires_at_idx",
 }
 #: Statements that history or a long queue still makes dearer. A name goes when it is mended: the
