@@ -25,6 +25,8 @@ from tests.model.operations import Operation, Seen, World, load_dice
 from tests.model.picture import Picture, read
 
 ENGINES = ("lines", "ruff")
+#: A lease token nobody was given.
+_FORGED = "00" * 32
 _ENGINE_SETS = st.sampled_from([ENGINES, ("lines",), ("ruff",), ()])
 _PLANS = st.sampled_from([ENGINES, ("lines",), ("ruff",), ("lines", "ruff", "lines")])
 _SORT_KEYS = st.integers(0, 3)
@@ -358,7 +360,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(target=offers, job=jobs, worker=workers, steps=st.integers(1, 16), engines=_PLANS)
     def advance(self, job: int, worker: int, steps: int, engines: tuple[str, ...]) -> Any:
-        """Take a job further by its next steps, so that examples reach the late phases."""
+        """Take a job further by its next steps, so that examples reach the late phases.
+
+        Before each, somebody tries who may not.
+        """
         offers: list[Offered] = []
         for _ in range(steps):
             made = self._step(self.books.jobs[job], worker, engines)
@@ -375,6 +380,7 @@ class StoreMachine(RuleBasedStateMachine):
                     return None
                 self.do(op.Admit(self.new_token(), 100))
             case JobPhase.RESOLVING:
+                self.do(op.Prepare(job.id, self.new_token()))
                 self.do(op.Prepare(job.id, job.token or self.new_token()))
             case JobPhase.SAVING:
                 self.do(op.Ingest(job.id, job.scan_id))
@@ -403,14 +409,22 @@ class StoreMachine(RuleBasedStateMachine):
                     return None
                 return self.claim(self.new_claim(able, 3))
             case TaskPlace.OFFERED:
-                held = task.held()
+                held, stranger = task.held(), self._stranger(task)
+                self.do(op.Start(held.worker, held.attempt, _FORGED))
+                self.do(op.Start(stranger, held.attempt, held.token))
                 self.do(op.Start(held.worker, held.attempt, held.token))
             case TaskPlace.RUNNING:
-                held = task.held()
+                held, stranger = task.held(), self._stranger(task)
+                self.do(op.Finish(held.worker, held.attempt, _FORGED))
+                self.do(op.Finish(stranger, held.attempt, held.token))
                 self.do(op.Finish(held.worker, held.attempt, held.token))
             case _:
                 return None
         return []
+
+    def _stranger(self, task: Task) -> int:
+        """Return a worker that does not hold the task."""
+        return next(worker for worker in self.books.workers if worker != task.held().worker)
 
     def _able(self, task: Task, worker: int) -> int | None:
         """Return *worker* if a claim of it is offered the task, or another."""
@@ -421,7 +435,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def _token(offer: Offered, is_forged: bool) -> str:
-    return "00" * 32 if is_forged else offer.token
+    return _FORGED if is_forged else offer.token
 
 
 def machine_on(session: Session) -> type[StoreMachine]:
