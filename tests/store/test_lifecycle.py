@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from typing import Literal
 
@@ -329,6 +330,46 @@ async def test_a_lost_worker_loses_its_tasks_and_its_results(store: Store, proje
     assert await life.finish(store, again) is FinishVerdict.ACCEPTED
     assert await life.finish(store, again, result={"other": 1}) is FinishVerdict.LEASE_LOST
     assert await store.db.fetchval("SELECT open_tasks FROM jobs WHERE id = $1", job_id) == 0
+
+
+async def test_the_twin_of_a_result_that_lacks_log_is_told_so_too(
+    store: Store, project_id: int
+) -> None:
+    # A worker that did not wait for the first answer hears the second.
+    worker = await life.add_worker(store)
+    await life.planned_job(store, project_id, worker)
+    task = await life.claim_and_start(store, worker)
+    early = dataclasses.replace(life.finished(task), log_bytes=8)
+
+    judged = await attempts.finish_many(store, [(worker, early), (worker, early)], retry=life.RETRY)
+
+    assert [one.verdict for one in judged] == [FinishVerdict.LOG_INCOMPLETE] * 2
+    assert await life.finish(store, task) is FinishVerdict.ACCEPTED
+
+
+async def test_a_stranger_in_the_same_batch_keeps_no_result_out(
+    store: Store, project_id: int
+) -> None:
+    worker, thief = await life.add_worker(store), await life.add_worker(store)
+    await life.planned_job(store, project_id, worker)
+    task = await life.claim_and_start(store, worker)
+    good = life.finished(task)
+    forged = dataclasses.replace(good, token_hash=bytes(32))
+    early = dataclasses.replace(good, log_bytes=8, body_hash=bytes(32))
+
+    judged = await attempts.finish_many(
+        store,
+        [(thief, good), (worker, forged), (worker, early), (worker, good), (worker, good)],
+        retry=life.RETRY,
+    )
+
+    assert [one.verdict for one in judged] == [
+        FinishVerdict.LEASE_LOST,
+        FinishVerdict.LEASE_LOST,
+        FinishVerdict.LOG_INCOMPLETE,
+        FinishVerdict.ACCEPTED,
+        FinishVerdict.ACCEPTED,
+    ]
 
 
 async def test_a_beating_worker_keeps_its_leases(store: Store, project_id: int) -> None:

@@ -1,6 +1,6 @@
 -- Accept results of running attempts: each by its lease, once; retry its task or close it.
 WITH asked AS MATERIALIZED (
-    SELECT DISTINCT ON (a.attempt_id) a.*
+    SELECT a.*
     FROM
         unnest(
             $1::bigint[], $2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[],
@@ -12,7 +12,6 @@ WITH asked AS MATERIALIZED (
             exit_code, signal, result, body_hash, result_code, result_msg,
             is_retryable, is_handed_back, log_bytes, artifacts, n
         )
-    ORDER BY a.attempt_id, a.n
 ),
 held AS MATERIALIZED (
     SELECT
@@ -28,48 +27,53 @@ held AS MATERIALIZED (
         AND l.worker_id = asked.worker_id
         AND l.started_at IS NOT NULL
 ),
+whole AS MATERIALIZED (
+    -- Of several for one attempt the first counts; its twins are looked up as repetitions.
+    SELECT DISTINCT ON (held.attempt_id) held.*
+    FROM held
+    WHERE held.has_log AND held.has_artifacts
+    ORDER BY held.attempt_id, held.n
+),
 job AS MATERIALIZED (
     SELECT
         j.id,
         j.prepare_task_id
     FROM jobs AS j
     WHERE
-        j.id IN (SELECT held.job_id FROM held WHERE held.has_log AND held.has_artifacts)
+        j.id IN (SELECT whole.job_id FROM whole)
         AND j.phase IN ('preparing', 'queued', 'running')
     ORDER BY j.id
     FOR NO KEY UPDATE
 ),
 lease AS (
     DELETE FROM task_leases AS l
-    USING held, job
+    USING whole, job
     WHERE
-        l.attempt_id = held.attempt_id
-        AND l.token_hash = held.token_hash
-        AND held.has_log
-        AND held.has_artifacts
-        AND held.job_id = job.id
+        l.attempt_id = whole.attempt_id
+        AND l.token_hash = whole.token_hash
+        AND whole.job_id = job.id
     RETURNING
         l.*,
-        held.n,
-        held.outcome,
-        held.reason,
-        held.message,
-        held.exit_code,
-        held.signal,
-        held.result,
-        held.body_hash,
-        held.result_code,
-        held.result_msg,
+        whole.n,
+        whole.outcome,
+        whole.reason,
+        whole.message,
+        whole.exit_code,
+        whole.signal,
+        whole.result,
+        whole.body_hash,
+        whole.result_code,
+        whole.result_msg,
         l.task_id <> job.prepare_task_id AS is_engine,
         -- What takes workers down is counted apart from what only fails.
-        coalesce(held.reason = ANY($20::text[]), false) AS is_resetting,
+        coalesce(whole.reason = ANY($20::text[]), false) AS is_resetting,
         -- Handed back: uncounted, but not for ever.
-        held.is_handed_back AND l.number < 100 AS is_requeued,
-        held.is_retryable
+        whole.is_handed_back AND l.number < 100 AS is_requeued,
+        whole.is_retryable
         AND CASE
-            WHEN held.reason = ANY($20::text[]) THEN l.resets + 1 < $21 ELSE l.failures + 1 < $17
+            WHEN whole.reason = ANY($20::text[]) THEN l.resets + 1 < $21 ELSE l.failures + 1 < $17
         END
-        AND NOT (held.is_handed_back AND l.number < 100) AS is_retried
+        AND NOT (whole.is_handed_back AND l.number < 100) AS is_retried
 ),
 attempt AS (
     INSERT INTO task_attempts (
