@@ -9,6 +9,7 @@ from core.runtime.logs import get_logger
 from core.store import reaping, shares
 from core.store.notify import Subscription
 from core.store.reaping import Pending
+from core.store.shares import LimitKey
 from core.store.store import Store
 from scheduler.fairness import choose
 
@@ -46,6 +47,8 @@ class Promoter:
         self._clock = clock or SystemClock()
         self._pending = Pending(None, is_waited=False, has_clocks=False)
         self._kept_house_at: float | None = None
+        #: Of the last promotion.
+        self._limits: set[LimitKey] = set()
 
     async def tick(self) -> int:
         """Promote what is due and what the limits allow; return how many tasks."""
@@ -58,7 +61,9 @@ class Promoter:
         if found.due_s is not None and found.due_s <= 0:
             promoted += await reaping.promote(self._store)
         if found.is_waited:
-            promoted += await shares.promote(self._store, choose, recount=keeps_house)
+            promoted += await shares.promote(
+                self._store, choose, recount=keeps_house, known=self._limits
+            )
         if promoted:
             log.debug("tasks.promoted", tasks=promoted)
         return promoted

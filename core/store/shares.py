@@ -95,28 +95,39 @@ async def forget(store: Store) -> None:
     await store.db.execute(_FORGET)
 
 
-async def promote(store: Store, choose: Choose, *, recount: bool) -> int:
+async def promote(
+    store: Store, choose: Choose, *, recount: bool, known: set[LimitKey] | None = None
+) -> int:
     """Put into the queue what the limits allow now; return how many tasks.
 
     Args:
         store: The store.
         choose: Which of the waiting, from what is used and the limits.
         recount: Also count what came into the queue before its limit was set.
+        known: The limits of the last promotion, replaced by those of this one. Where one is new,
+            what was in the queue before it is counted first. None: there was none.
     """
+    known = set() if known is None else known
 
-    async def attempt() -> int:
+    async def attempt() -> tuple[int, Iterable[LimitKey]]:
         async with store.db.transaction() as connection:
             await connection.execute(_LOCK)
             if recount:
                 await connection.execute(_ADOPT)
             await connection.execute(_RELEASE)
-            chosen = choose(await _waiting(connection), *await _used(connection))
+            used, limits = await _used(connection)
+            if not recount and not limits.keys() <= known:
+                await connection.execute(_ADOPT)
+                used, limits = await _used(connection)
+            chosen = choose(await _waiting(connection), used, limits)
             granted = await connection.fetch(_GRANT, [task.task_id for task in chosen])
             if recount:
                 await connection.execute(_RESTATE, _STREAMS, _WINDOW)
-            return len(granted)
+            return len(granted), limits
 
-    promoted = await retrying(attempt)
+    promoted, limits = await retrying(attempt)
+    known.clear()
+    known.update(limits)
     if promoted:
         store.signals.publish("tasks")
     return promoted

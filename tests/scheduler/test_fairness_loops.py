@@ -109,6 +109,21 @@ async def test_many_promoters_keep_a_limit_while_tasks_come_and_go(
     assert sorted(served) == made
 
 
+async def test_a_new_limit_holds_from_the_first_promotion_on(store: Store, project_id: int) -> None:
+    await shares.reserve(store, ProjectId(project_id), 5, cost=1, bonus=0, horizon_s=60)
+    await waiting_jobs(store, project_id, 3)
+    with store.signals.subscribe("delayed") as wake:
+        promoter = Promoter(store, wake)
+        # House is kept for the clock: the next time is seconds away.
+        await promoter.tick()
+        await limited(store, project_id, 3)
+        await waiting_jobs(store, project_id, 3)
+
+        assert await promoter.tick() == 0
+
+    assert await store.db.fetchval("SELECT count(*) FROM task_ready") == 3
+
+
 async def test_idle_a_promoter_asks_once(store: Store, project_id: int) -> None:
     with store.signals.subscribe("delayed") as wake:
         promoter = Promoter(store, wake)
