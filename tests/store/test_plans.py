@@ -64,14 +64,9 @@ BY_INDEX: Mapping[str, str] = {
     "attempts/finish": "task_leases_pkey",
     "jobs/overdue": "jobs_expires_at_idx",
 }
-#: Statements that history or a long queue still makes dearer. A name goes when it is mended: the
-#: test fails while it stands here for nothing.
-NOT_MENDED = frozenset(
-    {"attempts/claim", "attempts/finished", "attempts/reasons", "tasks/leftovers"}
-)
-
-#: The same, where an older planner chooses it.
-NOT_MENDED_ON_15 = frozenset({"jobs/closed", "tasks/sweep"})
+#: Not part of the hot path: one look at the leftovers a rest, which walks a window of each of the
+#: queue's tables; with statistics of empty tables the planner takes the tables whole.
+TOLERATED = frozenset({"tasks/leftovers"})
 
 
 async def filled(db: Database, store: Store, finished: int) -> tuple[int, list[int]]:
@@ -233,7 +228,7 @@ def unforeseen(found: Mapping[str, list[str]]) -> str:
     return "\n".join(
         f"{statement}: {complaint}"
         for statement, complaints in found.items()
-        if statement not in NOT_MENDED | NOT_MENDED_ON_15
+        if statement not in TOLERATED
         for complaint in sorted(set(complaints))
     )
 
@@ -249,7 +244,6 @@ async def test_plans_hold_while_the_statistics_say_that_the_tables_are_empty(sto
     found = wrong(await plans_of(store, *await filled(store.db, store, 100_000)))
 
     assert unforeseen(found) == ""
-    assert set(found) >= NOT_MENDED
 
 
 @pytest.mark.timeout(600)

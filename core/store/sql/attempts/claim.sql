@@ -19,15 +19,17 @@ candidate AS MATERIALIZED (
             r.sort_key
         FROM task_ready AS r
         WHERE
-            r.class_id = c.class_id
-            -- Past the dead entries of an index that an old snapshot keeps from being cleaned.
-            AND r.sort_key >= coalesce(hint.least_key, -9223372036854775808)
+            -- From here on in the index: past the dead entries that an old snapshot keeps there.
+            -- As a range, and not as an equality that statistics may take for rare and sort.
+            (r.class_id, r.sort_key)
+            >= (c.class_id, coalesce(hint.least_key, -9223372036854775808))
+            AND r.class_id <= c.class_id
             AND (
                 r.preferred_worker_id IS NULL
                 OR r.preferred_worker_id = $1
                 OR r.ready_at < now() - make_interval(secs => $4)
             )
-        ORDER BY r.sort_key, r.task_id
+        ORDER BY r.class_id, r.sort_key, r.task_id
         LIMIT $7
     ) AS head
     WHERE

@@ -5,4 +5,5 @@ SELECT
     j.result_code,
     j.result_msg
 FROM jobs AS j
-WHERE j.id = ANY($1::bigint[]) AND j.phase = 'closed'
+-- Not by the phase: indexes of the closed jobs would be read from end to end.
+WHERE j.id = ANY($1::bigint[]) AND j.state = 2

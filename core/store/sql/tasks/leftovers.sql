@@ -37,16 +37,24 @@ leftover AS (
     SELECT
         j.id AS job_id,
         j.result_msg
-    FROM jobs AS j
-    WHERE
-        j.phase = 'closed'
-        AND j.id IN (
-            SELECT ready.job_id FROM ready
-            UNION
-            SELECT pending.job_id FROM pending
-            UNION
-            SELECT lease.job_id FROM lease
-        )
+    FROM (
+        SELECT ready.job_id FROM ready
+        UNION
+        SELECT pending.job_id FROM pending
+        UNION
+        SELECT lease.job_id FROM lease
+    ) AS queued
+    CROSS JOIN LATERAL (
+        -- One by one: all closed jobs together are the whole history.
+        SELECT
+            jobs.id,
+            jobs.phase,
+            jobs.result_msg
+        FROM jobs
+        WHERE jobs.id = queued.job_id
+        OFFSET 0
+    ) AS j
+    WHERE j.phase = 'closed'
 )
 SELECT
     coalesce(window_end.ready_after, 0) AS ready_after,
