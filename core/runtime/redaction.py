@@ -78,6 +78,8 @@ _SUSPECT = re.compile(
 _DEEPEST = 8
 _MOST_ITEMS = 500
 _LONGEST = 32 * 1024
+#: Texts up to this length are remembered as harmless, and so many of them.
+_SHORT, _MOST_INNOCENT = 256, 4096
 
 
 class Redactor:
@@ -87,6 +89,8 @@ class Redactor:
         # Short ones would blank innocent text; the longest first, for one may hold another.
         known = sorted({secret for secret in secrets if len(secret) >= 8}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        #: Short texts seen lately that hold no secret: most of a log line is said again and again.
+        self._innocent: set[str] = set()
 
     def event(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return a log event's fields as plain JSON."""
@@ -94,6 +98,16 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Return *text* without secrets, as valid UTF-8, cut to a sane length."""
+        if text in self._innocent:
+            return text
+        clean = self._cleaned(text)
+        if clean == text and len(text) <= _SHORT:
+            if len(self._innocent) >= _MOST_INNOCENT:
+                self._innocent.clear()
+            self._innocent.add(text)
+        return clean
+
+    def _cleaned(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(HIDDEN, text)
         if _SUSPECT.search(text):
