@@ -134,6 +134,7 @@ class Heartbeat:
         lease_s = self._enrolment.intervals.lease_s
         return HeartbeatRequest(
             attempts=attempts,
+            begun_to=self._roster.begun_to(),
             is_draining=self.is_draining,
             hold=self._is_held,
             hold_s=IDLE_PART * lease_s if is_idle else None,

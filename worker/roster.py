@@ -36,6 +36,8 @@ class Roster:
         self._on_change = on_change
         #: Offered, not confirmed as started.
         self._starting: set[int] = set()
+        #: Greatest id that was offered; None: nothing was.
+        self._latest: int | None = None
         self._attempts: dict[int, Attempt] = {}
 
     def busy(self) -> int:
@@ -51,6 +53,7 @@ class Roster:
         """Take slots for *offered*; return those that got one and are not held already."""
         taken = []
         for spec in offered:
+            self._latest = max(self._latest or 0, spec.attempt_id)
             if spec.attempt_id in self._starting or spec.attempt_id in self._attempts:
                 continue
             if self.free() == 0:
@@ -82,6 +85,10 @@ class Roster:
             if attempt.is_disowned:
                 beats.pop(attempt.spec.attempt_id, None)
         return list(beats.values())[:MAX_HELD]
+
+    def begun_to(self) -> int | None:
+        """Return up to which id attempts have begun or never will; None: none was offered."""
+        return min(self._starting) - 1 if self._starting else self._latest
 
     def extend_leases(self) -> None:
         """Pass the lease of a confirmed heartbeat on to all that run."""

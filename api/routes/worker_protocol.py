@@ -255,6 +255,7 @@ def _beat(worker_id: WorkerId, body: HeartbeatRequest) -> Beat:
             for beat in body.attempts
         ],
         is_draining=body.is_draining,
+        begun_to=body.begun_to,
     )
 
 

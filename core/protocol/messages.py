@@ -240,6 +240,9 @@ class HeartbeatRequest(Message):
     """
 
     attempts: list[Beat] = Field(default_factory=list, max_length=1024)
+    #: Attempts up to this id have begun here or never will: those not listed are over. Tells a
+    #: heartbeat that is late from one that has forgotten an attempt. None: any.
+    begun_to: int | None = None
     is_draining: bool = False
     #: False: answer at once.
     hold: bool = True

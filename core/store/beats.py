@@ -40,6 +40,8 @@ class Beat:
     worker_id: WorkerId
     progress: Sequence[ProgressBeat]
     is_draining: bool
+    #: Attempts beyond this id may have begun after it was sent; None: it does not say.
+    begun_to: int | None = None
 
     @property
     def attempt_ids(self) -> frozenset[AttemptId]:
@@ -204,7 +206,9 @@ def _answer(
         forgotten=frozenset(
             attempt_id
             for attempt_id, running_s in standing.running_s.items()
-            if running_s > lease_s and attempt_id not in listed
+            if running_s > lease_s
+            and attempt_id not in listed
+            and (beat.begun_to is None or attempt_id <= beat.begun_to)
         ),
         quarantine=standing.quarantine,
     )

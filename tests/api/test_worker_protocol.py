@@ -503,6 +503,19 @@ async def test_what_a_worker_forgot_is_requeued(hand: Hand, api: Api, store: Sto
     assert again["attempt"] == 2
 
 
+async def test_a_heartbeat_that_was_held_up_on_its_way_disowns_nothing_that_began_meanwhile(
+    hand: Hand, api: Api, store: Store
+) -> None:
+    await queue_preparation(store, await create_job(api, await api.a_project()))
+    task = await hand.claim_and_start()
+    await store.db.execute("UPDATE task_leases SET started_at = started_at - interval '1 hour'")
+    late = {"hold": False, "begun_to": task["attempt_id"] - 1}
+
+    assert (await hand.call("heartbeat", late)).status == 200
+
+    assert await hand.finish(task, outcome="failed", reason="scm_auth") == "accepted"
+
+
 # --- results --------------------------------------------------------------------------------------
 
 

@@ -210,6 +210,26 @@ async def test_a_lease_counts_from_the_sending_of_the_heartbeat_that_is_confirme
             assert heartbeat.lease_ends_at() == sent_at + peer.intervals["fence_s"]
 
 
+async def test_heartbeats_say_which_attempts_had_begun_when_they_were_sent(
+    peer: Peer, workers: Workers, repository: Repository
+) -> None:
+    async with workers.inside():
+        await peer.until(lambda: bool(peer.beats))
+        assert peer.beats[0].begun_to is None
+        first = await peer.offer(repository.spec("true"))
+        await peer.result(first)
+        second = await peer.offer(repository.spec("true"))
+        await peer.result(second)
+        await peer.until(lambda: peer.beats[-1].begun_to == second)
+
+    # Never ahead of what runs: a heartbeat that comes late would disown what began meanwhile.
+    named = [(beat.begun_to, {one.attempt_id for one in beat.attempts}) for beat in peer.beats]
+    assert all(begun is None or not held or max(held) <= begun for begun, held in named)
+    assert [begun for begun, _ in named] == sorted(
+        (begun for begun, _ in named), key=lambda begun: begun or 0
+    )
+
+
 async def test_a_quarantine_is_logged_once_when_it_begins_and_when_it_ends(
     peer: Peer, workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:
