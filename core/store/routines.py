@@ -29,10 +29,16 @@ BEGIN
         EXECUTE format('SELECT last_value FROM %I', history.key_sequence) INTO last_id;
         FOR n IN last_id / history.width .. last_id / history.width + 1 LOOP
             IF to_regclass(format('%I', history.parent || '_p' || n)) IS NULL THEN
+                -- Made apart and attached: neither waits for those who read the table, nor has
+                -- anybody wait who reads or writes it.
                 EXECUTE format(
-                    'CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%s) TO (%s)'
+                    'CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)'
                     ' WITH (autovacuum_vacuum_insert_scale_factor = 0.05)',
-                    history.parent || '_p' || n, history.parent,
+                    history.parent || '_p' || n, history.parent
+                );
+                EXECUTE format(
+                    'ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)',
+                    history.parent, history.parent || '_p' || n,
                     n * history.width, (n + 1) * history.width
                 );
                 made := made + 1;

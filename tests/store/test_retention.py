@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from core.domain.ids import JobId, ProjectId, TaskId
@@ -332,3 +333,19 @@ async def test_a_pruned_log_has_no_bytes(store: Store, project_id: int) -> None:
     await maintenance.drop_partitions(store, KEPT)
 
     assert await blobs.size(store, TaskId(task), attempt, blobs.LOG) is None
+
+
+async def test_a_partition_is_made_beside_a_long_read_and_holds_up_nobody(
+    store: Store, database_url: str
+) -> None:
+    await store.db.execute(
+        "SELECT setval('tasks_id_seq', 1000001), setval('events_id_seq', 1e7::bigint)"
+    )
+    reader = await asyncpg.connect(database_url)
+    async with reader.transaction():
+        await reader.fetch("SELECT FROM tasks LIMIT 1")
+        await reader.fetch("SELECT FROM events LIMIT 1")
+
+        assert await maintenance.ensure_partitions(store) == 6
+
+    await reader.close()
