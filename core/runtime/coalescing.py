@@ -108,6 +108,7 @@ class Coalescer(Generic[Item, Answer]):
     async def _answer(self, batch: list[_Call[Item, Answer]]) -> None:
         try:
             answers = await self._work([call.item for call in batch])
+            pairs = list(zip(batch, answers, strict=True))
         except asyncio.CancelledError:
             for call in batch:
                 call.future.cancel()
@@ -121,7 +122,7 @@ class Coalescer(Generic[Item, Answer]):
             for call in batch:
                 await self._answer([call])
             return
-        for call, answer in zip(batch, answers, strict=True):
+        for call, answer in pairs:
             if not call.future.done():
                 call.future.set_result(answer)
 

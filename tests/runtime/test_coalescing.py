@@ -122,6 +122,17 @@ async def test_too_many_callers_are_refused_and_the_others_served() -> None:
     assert isinstance(answers[3], Overloaded)
 
 
+async def test_work_that_answers_too_few_leaves_nobody_waiting() -> None:
+    async def work(items: Sequence[int]) -> Sequence[int]:
+        return items[1:]
+
+    coalescer = Coalescer("test", work, is_shared=never)
+
+    async with asyncio.timeout(10):
+        with pytest.raises(ValueError, match="shorter"):
+            await coalescer(1)
+
+
 @pytest.mark.parametrize("lanes", [1, 2])
 async def test_no_more_batches_are_under_way_than_lanes(lanes: int) -> None:
     under_way, most = 0, 0
