@@ -35,6 +35,8 @@ _PAYLOAD_BYTES = 7999
 _TOPIC_BYTES = 200
 #: Topics kept while the connection is away; beyond it everybody is woken instead.
 _PENDING_TOPICS = 4096
+#: Longest the last messages may take when it stops, seconds.
+_LEAVE_S = 2.0
 _STATEMENT_TIMEOUT_S = 10.0
 #: Whatever a connection fails with: another one is made.
 _TROUBLE = (
@@ -117,6 +119,8 @@ class Signals:
         #: Since when, by the event loop, and after how many tries nothing is heard; None: it is.
         self._outage: tuple[float, int] | None = None
         self._task: asyncio.Task[None] | None = None
+        #: Held while a message is under way.
+        self._sending = asyncio.Lock()
 
     @property
     def is_connected(self) -> bool:
@@ -158,6 +162,10 @@ class Signals:
         """Send what is due, if that is quick, and leave."""
         if self._task is None:
             return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_S), self._sending:
+                # A message cut off would take the connection with it, and all that is due.
+                pass
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -297,7 +305,8 @@ class Signals:
 
     async def _send(self, payload: str) -> None:
         assert self._connection is not None
-        await self._connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+        async with self._sending:
+            await self._connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -305,7 +314,7 @@ class Signals:
             return
         self._connection = connection
         with contextlib.suppress(*_TROUBLE):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(_LEAVE_S):
                 await self._send_pending()
                 await connection.close()
         self._connection = None

@@ -22,7 +22,7 @@ MISTAKES: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "attempts/finish",
         {
             "l.token_hash = asked.token_hash": "true",
-            "AND l.token_hash = held.token_hash": "",
+            "AND l.token_hash = whole.token_hash": "",
         },
     ),
     "an attempt is started by a worker that does not hold it": (

@@ -263,14 +263,20 @@ async def test_what_is_said_again_while_it_is_sent_is_sent_again(
         assert (await all_heard(heard, "last")).count("job:1") == 2
 
 
-async def test_stop_sends_what_is_due(database_url: str, other: Signals) -> None:
+@pytest.mark.parametrize("turns", range(5))
+async def test_stop_sends_what_is_due(database_url: str, other: Signals, turns: int) -> None:
     await forget_start(other)
-    leaving = Signals(database_url)
+    leaving = Signals(database_url, gather_s=0)
     await leaving.start()
     with other.subscribe("first") as first, other.subscribe("farewell") as farewell:
         leaving.publish("first")
         assert await first.wait(SOON_S)
         leaving.publish("farewell")
+        for _ in range(turns):
+            # On its way, for so many turns of the loop.
+            turned = asyncio.Event()
+            asyncio.get_running_loop().call_soon(turned.set)
+            await turned.wait()
         await leaving.stop()
 
         assert await farewell.wait(SOON_S)
