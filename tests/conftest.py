@@ -12,6 +12,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -115,7 +116,27 @@ def postgres(
         loop.run_until_complete(server.stop())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+        say_what_broke(data_dir)
         shutil.rmtree(data_dir)
+
+
+def say_what_broke(data_dir: Path) -> None:
+    """Print the lines that explain why connections broke: the log goes with the server."""
+    broken = (
+        "terminated by signal",
+        "could not fork",
+        "PANIC:",
+        "out of memory",
+        "crash of another",
+    )
+    lines = [
+        line.strip()
+        for path in sorted((data_dir / "postgres").glob("**/postgresql-*.log"))
+        for line in path.read_text(errors="replace").splitlines()
+        if any(words in line for words in broken)
+    ]
+    if lines:  # past the capture: the failures it explains are other tests'
+        print(data_dir.name, *lines[:5], sep="\n", file=sys.__stderr__)
 
 
 @pytest.fixture(scope="session")
