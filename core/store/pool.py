@@ -76,6 +76,8 @@ _POOLER_TEXT = (
 _REFUSED_PARAMETER = "unsupported startup parameter"
 #: More statements than any connection carries: asyncpg would close it without an end to the wait.
 _STATEMENTS = 2**62
+#: A connection that nobody needs for so long is returned to asyncpg's pool, seconds.
+_KEPT_S = 60.0
 
 DatabaseUnavailable = dialing.DatabaseUnavailable
 
@@ -144,62 +146,80 @@ class Database:
         self._acquire_timeout_s = acquire_timeout_s
         #: Connections made before are closed when they come by; a time of the event loop.
         self._trusted_since = 0.0
+        #: Lent by asyncpg and kept from one statement to the next, the last used at the end: its
+        #: own lending is two switches of task and a timer a statement.
+        self._kept: list[PoolConnectionProxy[asyncpg.Record]] = []
+        #: How many of them nobody has needed since the timer was set.
+        self._unused = 0
+        self._trimming: asyncio.TimerHandle | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._waiting = 0
+        self._is_closing = False
 
     @property
     def size(self) -> int:
         """Connections open now."""
         return self._pool.get_size()
 
+    @property
+    def at_hand(self) -> int:
+        """Of them, those kept for the next statement."""
+        return len(self._kept)
+
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """Return all rows."""
-        raw = await self._acquire()
+        raw = self._take() or await self._acquire()
         try:
-            return await raw.fetch(sql, *args)
-        except _TELLING as error:
-            raise self._tell(error) from error
-        finally:
-            await self._give_back(raw)
+            result = await raw.fetch(sql, *args)
+        except BaseException as error:
+            await self._give_up(raw, error)
+            raise
+        await self._give_back(raw)
+        return result
 
     async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
         """Return the first row, or None."""
-        raw = await self._acquire()
+        raw = self._take() or await self._acquire()
         try:
-            return await raw.fetchrow(sql, *args)
-        except _TELLING as error:
-            raise self._tell(error) from error
-        finally:
-            await self._give_back(raw)
+            result = await raw.fetchrow(sql, *args)
+        except BaseException as error:
+            await self._give_up(raw, error)
+            raise
+        await self._give_back(raw)
+        return result
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         """Return the first column of the first row, or None."""
-        raw = await self._acquire()
+        raw = self._take() or await self._acquire()
         try:
-            return await raw.fetchval(sql, *args)
-        except _TELLING as error:
-            raise self._tell(error) from error
-        finally:
-            await self._give_back(raw)
+            result = await raw.fetchval(sql, *args)
+        except BaseException as error:
+            await self._give_up(raw, error)
+            raise
+        await self._give_back(raw)
+        return result
 
     async def execute(self, sql: str, *args: Any) -> str:
         """Run a statement; return its command tag."""
-        raw = await self._acquire()
+        raw = self._take() or await self._acquire()
         try:
-            return await raw.execute(sql, *args)
-        except _TELLING as error:
-            raise self._tell(error) from error
-        finally:
-            await self._give_back(raw)
+            result = await raw.execute(sql, *args)
+        except BaseException as error:
+            await self._give_up(raw, error)
+            raise
+        await self._give_back(raw)
+        return result
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection outside any transaction."""
-        raw = await self._acquire()
+        raw = self._take() or await self._acquire()
         try:
             yield Connection(raw)
-        except _TELLING as error:
-            raise self._tell(error) from error
-        finally:
-            await self._give_back(raw)
+        except BaseException as error:
+            await self._give_up(raw, error)
+            raise
+        await self._give_back(raw)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -207,7 +227,42 @@ class Database:
         async with self.connection() as connection, connection.raw.transaction():
             yield connection
 
+    def _take(self) -> PoolConnectionProxy[asyncpg.Record] | None:
+        """Return a connection kept at hand that is of use still, if there is one."""
+        while self._kept:
+            raw: Any = self._kept.pop()
+            self._unused = min(self._unused, len(self._kept))
+            if _is_lost(raw):
+                continue
+            if raw.made_at >= self._trusted_since:
+                lent: PoolConnectionProxy[asyncpg.Record] = raw
+                return lent
+            raw.terminate()
+            self._leave(raw)
+        return None
+
+    def _leave(self, raw: PoolConnectionProxy[asyncpg.Record]) -> None:
+        task = asyncio.create_task(self._release(raw))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def trim(self) -> None:
+        """Return to asyncpg, which closes them in time, those that nobody has needed of late."""
+        if self._trimming is not None:
+            self._trimming.cancel()
+            self._trimming = None
+        unused, self._kept = self._kept[: self._unused], self._kept[self._unused :]
+        for raw in unused:
+            self._leave(raw)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._kept and self._trimming is None:
+            self._unused = len(self._kept)
+            self._trimming = asyncio.get_running_loop().call_later(_KEPT_S, self.trim)
+
     async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
+        self._waiting += 1
         try:
             async with asyncio.timeout(self._acquire_timeout_s):
                 while True:
@@ -221,8 +276,26 @@ class Database:
             raise DatabaseUnavailable(
                 f"no database connection came free within {self._acquire_timeout_s:g} s"
             ) from None
+        finally:
+            self._waiting -= 1
 
     async def _give_back(self, raw: PoolConnectionProxy[asyncpg.Record]) -> None:
+        """Keep a connection at hand for who comes next, or hand it to who waits."""
+        if self._waiting or self._is_closing or _is_lost(raw):
+            await self._release(raw)
+            return
+        self._kept.append(raw)
+        self._watch()
+
+    async def _give_up(
+        self, raw: PoolConnectionProxy[asyncpg.Record], error: BaseException
+    ) -> None:
+        """Return a connection on which something failed; asyncpg ends what still runs there."""
+        await self._release(raw)
+        if isinstance(error, _TELLING):
+            raise self._tell(error) from error
+
+    async def _release(self, raw: PoolConnectionProxy[asyncpg.Record]) -> None:
         if getattr(raw, "is_abandoned", False):
             # Now: asyncpg's release does not expect the end of a connection while it begins.
             raw.terminate()
@@ -241,8 +314,14 @@ class Database:
 
     async def close(self, *, timeout_s: float = 10.0) -> None:
         """Let running statements end, then close; by force when they do not."""
+        self._is_closing = True
+        if self._trimming is not None:
+            self._trimming.cancel()
         try:
             async with asyncio.timeout(timeout_s):
+                while (raw := self._take()) is not None:
+                    await self._release(raw)
+                await asyncio.gather(*self._leaving)
                 await self._pool.close()
         except TimeoutError:
             log.warning("database.close_forced", timeout_s=timeout_s)
@@ -383,6 +462,11 @@ async def retrying(
             log.debug("statement.retried", attempt=attempt, error=type(error).__name__)
         await asyncio.sleep((0.5 + jitter() / 2) * min(0.02 * 2**attempt, 1.0))
     return await operation()
+
+
+def _is_lost(raw: PoolConnectionProxy[asyncpg.Record]) -> bool:
+    """Tell whether a lent connection has ended: asyncpg has then taken all but its shell back."""
+    return getattr(raw, "made_at", None) is None or raw.is_closed()
 
 
 async def _patiently(first: Callable[[], Awaitable[None]], deadline_s: float) -> None:

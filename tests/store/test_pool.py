@@ -256,3 +256,50 @@ async def test_retrying_ends(db: Database) -> None:
         await retrying(busy, attempts=3)
 
     assert tries == 3
+
+
+async def test_who_waits_gets_the_connection_that_is_given_back(db: Database) -> None:
+    asked = range(40)  # far more than there are connections
+
+    async def ask(n: int) -> int:
+        async with db.transaction() as connection:
+            await connection.execute("SELECT pg_sleep(0.005)")
+            answer: int = await connection.fetchval("SELECT $1::int", n)
+            return answer
+
+    assert await asyncio.gather(*map(ask, asked)) == list(asked)
+
+
+async def test_a_cancelled_statement_leaves_its_connection_fit_for_the_next(
+    database_url: str,
+) -> None:
+    async with await create_pool(database_url, size=1, application_name="test") as db:
+        pid = await db.fetchval("SELECT pg_backend_pid()")
+        running = asyncio.create_task(db.execute("SELECT pg_sleep(60)"))
+        async with await create_pool(database_url, size=1, application_name="watch") as watch:
+            await _until_busy(watch, pid)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+        assert await db.fetchval("SELECT 1") == 1
+
+
+async def _until_busy(watch: Database, pid: int) -> None:
+    async with asyncio.timeout(10):
+        while not await watch.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')", pid
+        ):
+            pass
+
+
+async def test_connections_nobody_needs_go_back_to_the_library(database_url: str) -> None:
+    async with await create_pool(database_url, size=4, application_name="test") as db:
+        await asyncio.gather(*(db.execute("SELECT pg_sleep(0.01)") for _ in range(4)))
+        assert db.at_hand > 1
+
+        db.trim()  # what the timer does: nobody has used them since the last
+        db.trim()
+        await db.fetchval("SELECT 1")
+
+        assert db.at_hand == 1
