@@ -283,7 +283,9 @@ jobs = Table(
     "jobs",
     metadata,
     _id(),
-    Column("project_id", BigInteger, ForeignKey("projects.id"), nullable=False),
+    # No foreign keys here and in scans: a check of each row is a statement of its own, and the
+    # statement that writes both locks the project it finds. Neither projects nor jobs go before.
+    Column("project_id", BigInteger, nullable=False),
     Column("phase", Text, nullable=False, server_default="waiting"),
     Column(
         "state",
@@ -414,7 +416,7 @@ scans = Table(
     "scans",
     metadata,
     _id(),
-    Column("job_id", BigInteger, ForeignKey("jobs.id"), nullable=False, unique=True),
+    Column("job_id", BigInteger, nullable=False, unique=True),
     Column("project_id", BigInteger, nullable=False),
     #: 1 incremental, 2 full
     Column("scan_type", SmallInteger, nullable=False),
