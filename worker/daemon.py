@@ -175,7 +175,6 @@ class Daemon:
     def _parts(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """Yield all that runs beside the claims, until everything is delivered."""
         yield "reporter", self._tools.reporter.run()
-        yield "spares", self._tools.sandbox.spares.run()
         yield "attempts", self._claimer.run()
         yield "heartbeat", self._loop(self._heartbeat)
         yield "fence", self._loop(Fence(self._heartbeat, self._roster, self._tools.clock))

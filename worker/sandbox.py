@@ -27,7 +27,7 @@ from core.protocol.messages import TaskLimits
 from worker import tree
 from worker.bubblewrap import bubblewrap_problem, wrap
 from worker.engines.base import Command, Ended
-from worker.spares import Spares, start_supervisor
+from worker.supervisors import Forked, Supervisors
 
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 #: Kept free for what an engine itself opens; its scratch lies here.
@@ -131,10 +131,9 @@ def streamable_bytes(log: Path, limits: TaskLimits) -> int:
 class Sandbox:
     """Starts commands at one isolation level."""
 
-    def __init__(self, level: Isolation, spares: Spares | None = None) -> None:
+    def __init__(self, level: Isolation, supervisors: Supervisors) -> None:
         self.level = level
-        #: Whoever keeps spares runs them too (`Spares.run`); none by default.
-        self.spares = Spares(0) if spares is None else spares
+        self._supervisors = supervisors
 
     async def start(
         self, command: Command, place: Place, limits: TaskLimits, *, lease_s: float
@@ -145,16 +144,9 @@ class Sandbox:
         """
         lease_ends = time.clock_gettime(time.CLOCK_BOOTTIME) + lease_s
         spec = await asyncio.to_thread(self._lay_out, command, place, limits, lease_ends)
-        path = place.control / _SPEC
-        spare = self.spares.take()
-        # A spare that died a moment ago is of no use to anybody.
-        while spare is not None and not spare.hand_over(path):
-            await spare.dismiss()
-            spare = self.spares.take()
-        if spare is None:
-            spare = await start_supervisor()
-            spare.hand_over(path)
-        return SupervisedRun(spare.process, spare.pipe, command, place, spec)
+        supervisor = await self._supervisors.start()
+        supervisor.hand_over(place.control / _SPEC)
+        return SupervisedRun(supervisor, command, place, spec)
 
     async def run(
         self, command: Command, place: Place, limits: TaskLimits, *, lease_s: float
@@ -197,15 +189,9 @@ class SupervisedRun:
     """One running command. Somebody must `wait()`: that also lets go of the pipe."""
 
     def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        pipe: int,
-        command: Command,
-        place: Place,
-        spec: dict[str, Any],
+        self, supervisor: Forked, command: Command, place: Place, spec: dict[str, Any]
     ) -> None:
-        self._process = process
-        self._pipe: int | None = pipe
+        self._supervisor = supervisor
         self._place = place
         self._spec = spec
         self._progress = None if command.progress is None else place.out / command.progress
@@ -219,18 +205,19 @@ class SupervisedRun:
     @property
     def pid(self) -> int:
         """Process id of the supervisor."""
-        return self._process.pid
+        return self._supervisor.pid
 
     def extend_lease(self, seconds: float) -> None:
         """Let the tree live that long from now on; never shortens. Never blocks or raises."""
-        self._order(f"lease {time.clock_gettime(time.CLOCK_BOOTTIME) + seconds:.3f}")
+        ends = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
+        self._supervisor.order(f"lease {ends:.3f}")
 
     def cancel(self, mode: Literal["graceful", "abort"]) -> None:
         """End the tree: TERM, the command's grace, KILL; with `abort` KILL at once.
 
         Never blocks or raises; `wait()` tells when nothing is left. Abort after graceful is fine.
         """
-        self._order(f"cancel {mode}")
+        self._supervisor.order(f"cancel {mode}")
         grace_s = self._spec["grace_s"] if mode == "graceful" else 0.0
         self._must_end_within(grace_s + _SUPERVISOR_SLACK_S)
 
@@ -252,14 +239,14 @@ class SupervisedRun:
         is_lost = False
         try:
             async with asyncio.timeout_at(self._deadline) as self._timeout:
-                await self._process.wait()
+                await self._supervisor.wait()
         except TimeoutError:
             is_lost = True
         except asyncio.CancelledError:
-            self._close()
+            self._supervisor.let_go()
             await self._reap()
             raise
-        self._close()
+        self._supervisor.let_go()
         if is_lost:
             await self._reap(within_s=0.0)
         return await asyncio.to_thread(self._collect)
@@ -268,29 +255,17 @@ class SupervisedRun:
         """Wait for the supervisor, whose pipe is closed; kill it with its tree if it hangs."""
         try:
             async with asyncio.timeout(within_s):
-                await self._process.wait()
+                await self._supervisor.wait()
         except TimeoutError:
-            tree.kill_supervisor(self._process.pid, self._place.tag)
+            self._supervisor.kill(self._place.tag)
             async with asyncio.timeout(_SUPERVISOR_SLACK_S):
-                await self._process.wait()
-
-    def _order(self, line: str) -> None:
-        # A full pipe or a closed one: the supervisor is stuck or gone, and the deadline of
-        # `wait` deals with it.
-        if self._pipe is not None:
-            with contextlib.suppress(BlockingIOError, BrokenPipeError):
-                os.write(self._pipe, line.encode() + b"\n")
+                await self._supervisor.wait()
 
     def _must_end_within(self, seconds: float) -> None:
         self._deadline = min(self._deadline, asyncio.get_running_loop().time() + seconds)
         if self._timeout is not None and not self._timeout.expired():
             with contextlib.suppress(RuntimeError):  # `wait` has returned already
                 self._timeout.reschedule(self._deadline)
-
-    def _close(self) -> None:
-        if self._pipe is not None:
-            os.close(self._pipe)
-            self._pipe = None
 
     def _collect(self) -> RunResult:
         content = tree.read_output(Path(self._spec["result"]), max_bytes=_RESULT_BYTES)

@@ -27,8 +27,8 @@ from worker.identity import StateDir, hold_state_dir
 from worker.reporting import Reporter
 from worker.roster import Roster
 from worker.sandbox import Sandbox, detect
-from worker.spares import Spares
 from worker.spool import Spool
+from worker.supervisors import Supervisors
 from worker.tools import OfferedEngine, Tools
 
 log = get_logger(__name__)
@@ -59,7 +59,10 @@ async def run_worker(
     isolation = await asyncio.to_thread(detect, worker.isolation)
     offered = await probe(load_engines() if engines is None else engines)
     with hold_state_dir(worker.state_dir) as state:
-        async with WorkerClient(worker.server_url, version=_version()) as client:
+        async with (
+            WorkerClient(worker.server_url, version=_version()) as client,
+            Supervisors() as supervisors,
+        ):
             enrolment = Enrolment(
                 client,
                 state,
@@ -68,7 +71,7 @@ async def run_worker(
                 clock=SystemClock(),
             )
             wakes = Wakes(EventWake(), EventWake())
-            sandbox = Sandbox(isolation, Spares(worker.slots))
+            sandbox = Sandbox(isolation, supervisors)
             tools = _tools(settings, state, client, enrolment, sandbox, offered, wakes)
             roster = Roster(worker.slots, tools.reporter, on_change=wakes.set)
             bounds = StopBounds(worker.shutdown_s, hand_back_within_s)

@@ -1,8 +1,8 @@
 """Keep one command's process tree inside its limits and its lease, and leave nothing of it alive.
 
-A small process of its own, started as `python -I -S -B supervisor.py`; it imports the standard
-library only. Orders arrive as lines on standard input: first `run <path of the spec, as JSON>`,
-for which it may wait long, then `lease <end by CLOCK_BOOTTIME>`, `cancel graceful`, `cancel abort`.
+A small process of its own, forked by `worker.forkserver`; it imports the standard library only.
+Orders arrive as lines on standard input: first `run <path of the spec, as JSON>`, for which it may
+wait long, then `lease <end by CLOCK_BOOTTIME>`, `cancel graceful`, `cancel abort`.
 The end of that pipe, or of the lease, means that the daemon is gone or stopped, and kills the tree.
 How it ended is one JSON file, written once. It is one module, though long, because it runs without
 an import path.
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import resource
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _TICK_S = 0.05
 #: Engines give way to who watches over them: a starved host still beats, cancels and kills.
@@ -48,7 +49,7 @@ def descendants(pid: int, *, at_most: int = _MAX_LISTED) -> list[int]:
 
     It stops soon after *at_most*: a tree that grows faster than it is listed has no end.
     """
-    if not Path("/proc/self/task", str(threading.get_native_id()), "children").exists():
+    if not _kernel_lists_children():
         return descendants_by_parent(pid)
     found: list[int] = []
     pending = [pid]
@@ -57,6 +58,11 @@ def descendants(pid: int, *, at_most: int = _MAX_LISTED) -> list[int]:
         found.extend(children)
         pending.extend(children)
     return found
+
+
+@functools.cache
+def _kernel_lists_children() -> bool:
+    return Path("/proc/self/task", str(threading.get_native_id()), "children").exists()
 
 
 def children_of(pid: int) -> list[int]:
@@ -419,7 +425,7 @@ class Supervisor:
         return any(_size(path) >= self.spec["file_bytes"] for path in self.spec["watched"])
 
 
-def _prctl(option: int, value: int) -> None:
+def _prctl(option: int, value: int | bytes) -> None:
     if _LIBC.prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
@@ -532,6 +538,7 @@ def _bound_log(path: str, limit: int, detail: str) -> None:
 def main() -> int:
     """Wait to be told what to run, then run it; its result says how it went."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_NAME, b"supervisor")  # `ps` would show all of them as the fork server
     line, orders = _first_order()
     if not line.startswith(b"run "):
         return 0  # the daemon is gone, and nothing was begun
@@ -557,7 +564,3 @@ def _first_order() -> tuple[bytes, bytes]:
         received += chunk
     line, _, rest = received.partition(b"\n")
     return line, rest
-
-
-if __name__ == "__main__":
-    sys.exit(main())

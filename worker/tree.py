@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import IO
 
-from worker.supervisor import carries, descendants, is_alive, signal_all, signal_tree, tagged
+from worker.supervisor import carries, descendants, is_alive, parent_of, signal_all, tagged
 
 _SWEEPS = 200
 _COREUTIL_S = 600
@@ -120,8 +120,17 @@ def sweep(tag: str) -> int:
     return len(killed)
 
 
-def kill_supervisor(pid: int, tag: str) -> None:
-    """Kill a supervisor that does not answer, and its tree. Blocks for milliseconds."""
+def kill_supervisor(handle: int, pid: int) -> None:
+    """Kill a supervisor that does not answer, and its tree. Blocks for milliseconds.
+
+    *handle* is its pidfd: as long as that takes a signal, *pid* is no other process's.
+    """
+    try:
+        # Stopped, it neither starts more nor ends: the tree that is listed is its own.
+        signal.pidfd_send_signal(handle, signal.SIGSTOP)
+    except ProcessLookupError:
+        return
     tree = descendants(pid)
-    signal_tree([pid, *tree], signal.SIGKILL)
-    sweep(tag)
+    family = {pid, *tree}
+    signal_all(tree, signal.SIGKILL, is_ours=lambda each: parent_of(each) in family)
+    signal.pidfd_send_signal(handle, signal.SIGKILL)

@@ -11,7 +11,7 @@ from bench.harness.results import Figure, at_most, percentile
 from bench.harness.scans import Scanning, scanning
 
 _P50, _P99 = at_most(60), at_most(150)
-#: Scans before the first that counts: the mirror, the pools and the spares are warm then.
+#: Scans before the first that counts: the mirror, the pools and the fork server are warm then.
 _WARM_UP = 3
 
 

@@ -62,6 +62,7 @@ def _kinds() -> Mapping[str, Kind]:
         "api.frozen": Kind((*_APIS,), 1.0, 5.0),
         "scheduler.frozen": Kind((*_SCHEDULERS,), 1.0, 6.0),
         "supervisor.killed": Kind((*_WORKERS,)),
+        "fork_server.killed": Kind((*_WORKERS,)),
         "postgres.stopped_at_once": Kind(("postgres",)),
         "postgres.killed": Kind(("postgres",)),
         "postgres.backend_killed": Kind(("postgres",)),
@@ -223,7 +224,9 @@ class Adversary:
             case "postgres.backend_killed":
                 return await self._kill_backend()
             case "supervisor.killed":
-                return self._kill_supervisor(fault.target)
+                return self._kill_below(fault.target, _supervisors)
+            case "fork_server.killed":
+                return self._kill_below(fault.target, _fork_servers)
             case "notifications.cut":
                 return await self._cut_notifications()
             case _:
@@ -328,22 +331,30 @@ class Adversary:
             connection.terminate()
         return f"{len(ended)} listening connections"
 
-    def _kill_supervisor(self, worker: str) -> str:
+    def _kill_below(self, worker: str, find: Callable[[int], list[int]]) -> str:
         pid = self._fleet.members[worker].pid
-        found = [] if pid is None else _supervisors(pid)
+        found = [] if pid is None else find(pid)
         if not found:
-            raise ProcessLookupError(f"{worker} runs no engine")
+            raise ProcessLookupError(f"{worker} has none now")
         victim = self._chance.choice(found)
         os.kill(victim, signal.SIGKILL)
         return f"pid {victim}"
 
 
-def _supervisors(worker_pid: int) -> list[int]:
+def _fork_servers(worker_pid: int) -> list[int]:
     found = []
     for child in psutil.Process(worker_pid).children():
         with contextlib.suppress(psutil.Error):
-            if any(word.endswith("supervisor.py") for word in child.cmdline()):
+            if any(word.endswith("forkserver.py") for word in child.cmdline()):
                 found.append(child.pid)
+    return found
+
+
+def _supervisors(worker_pid: int) -> list[int]:
+    found = []
+    for server in _fork_servers(worker_pid):
+        with contextlib.suppress(psutil.Error):
+            found += [child.pid for child in psutil.Process(server).children()]
     return found
 
 

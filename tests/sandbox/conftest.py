@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +19,7 @@ from worker.bubblewrap import bubblewrap_problem
 from worker.engines.base import Command
 from worker.sandbox import Place, Sandbox
 from worker.supervisor import is_alive, tagged
+from worker.supervisors import Supervisors
 from worker.tree import sweep
 
 _PROBLEM = bubblewrap_problem()
@@ -40,8 +41,14 @@ def level(request: pytest.FixtureRequest) -> Isolation:
 
 
 @pytest.fixture
-def sandbox(level: Isolation) -> Sandbox:
-    return Sandbox(level)
+async def supervisors() -> AsyncIterator[Supervisors]:
+    async with Supervisors() as opened:
+        yield opened
+
+
+@pytest.fixture
+def sandbox(level: Isolation, supervisors: Supervisors) -> Sandbox:
+    return Sandbox(level, supervisors)
 
 
 @pytest.fixture

@@ -412,17 +412,20 @@ from core.domain.states import Isolation
 from core.protocol.messages import TaskLimits
 from worker.engines.base import Command
 from worker.sandbox import Place, Sandbox
+from worker.supervisors import Supervisors
 
 async def main() -> None:
     root = Path({root!r})
     place = Place(root / "source", root / "out", root / "log", root / "control", {tag!r})
     limits = TaskLimits(wall_s=300, idle_s=300, output_bytes=1 << 20, file_bytes=1 << 23, memory_bytes=1 << 30)
     command = Command(argv=["/bin/sh", "-c", {script!r}])
-    run = await Sandbox(Isolation({level!r})).start(command, place, limits, lease_s={lease})
-    waiting = asyncio.create_task(run.wait())
-    while not waiting.done():
-        run.extend_lease({lease})
-        await asyncio.wait({{waiting}}, timeout={lease} / 4)
+    async with Supervisors() as supervisors:
+        sandbox = Sandbox(Isolation({level!r}), supervisors)
+        run = await sandbox.start(command, place, limits, lease_s={lease})
+        waiting = asyncio.create_task(run.wait())
+        while not waiting.done():
+            run.extend_lease({lease})
+            await asyncio.wait({{waiting}}, timeout={lease} / 4)
 
 asyncio.run(main())
 """

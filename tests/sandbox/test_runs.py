@@ -18,6 +18,7 @@ from tests.sandbox.conftest import limits, python, shell
 from worker import bubblewrap
 from worker.engines.base import Command
 from worker.sandbox import Cause, Place, Sandbox, detect, streamable_bytes
+from worker.supervisors import Supervisors
 
 LEASE = 60.0
 
@@ -251,7 +252,7 @@ needs_bwrap = pytest.mark.skipif(
 
 @needs_bwrap
 async def test_bwrap_shows_neither_host_nor_network_and_writes_only_to_out(
-    place: Place, tmp_path: Path
+    supervisors: Supervisors, place: Place, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_text("s")
@@ -274,7 +275,7 @@ tries("namespaces", unshare)
 tries("out", lambda: open({str(place.out / "fine")!r}, "w"))
 tries("tmp", lambda: open("/tmp/fine", "w"))
 """
-    await Sandbox(Isolation.BWRAP).run(python(code), place, limits(), lease_s=LEASE)
+    await Sandbox(Isolation.BWRAP, supervisors).run(python(code), place, limits(), lease_s=LEASE)
 
     said = dict(line.split() for line in place.log.read_text().splitlines())
     allowed = {name for name, verdict in said.items() if verdict == "ALLOWED"}
@@ -283,7 +284,9 @@ tries("tmp", lambda: open("/tmp/fine", "w"))
 
 
 @needs_bwrap
-async def test_bwrap_keeps_paths_that_lead_through_links(place: Place, tmp_path: Path) -> None:
+async def test_bwrap_keeps_paths_that_lead_through_links(
+    supervisors: Supervisors, place: Place, tmp_path: Path
+) -> None:
     (tmp_path / "alias").symlink_to(tmp_path, target_is_directory=True)
     linked = Place(
         source=tmp_path / "alias" / "source",
@@ -294,7 +297,9 @@ async def test_bwrap_keeps_paths_that_lead_through_links(place: Place, tmp_path:
     )
     script = f"cat {linked.source}/code.py > {linked.out}/copy"
 
-    result = await Sandbox(Isolation.BWRAP).run(shell(script), linked, limits(), lease_s=LEASE)
+    result = await Sandbox(Isolation.BWRAP, supervisors).run(
+        shell(script), linked, limits(), lease_s=LEASE
+    )
 
     assert result.ended.exit_code == 0, place.log.read_text()
     assert (place.out / "copy").read_text() == "print('hello')\n"
