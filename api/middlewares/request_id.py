@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from api.keys import REQUEST_ID
 
@@ -20,10 +20,11 @@ _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Name the request, for its answer and for every log line below it."""
     given = request.headers.get(HEADER, "")
-    name = given if _SANE.fullmatch(given) else uuid.uuid4().hex
+    name = given if _SANE.fullmatch(given) else os.urandom(16).hex()
     request[REQUEST_ID] = name
-    with bound_contextvars(request_id=name):
-        return await handler(request)
+    # Never unbound: aiohttp gives each request a context of its own.
+    bind_contextvars(request_id=name)
+    return await handler(request)
 
 
 async def answer_request_id(request: web.Request, response: web.StreamResponse) -> None:

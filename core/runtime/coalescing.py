@@ -7,10 +7,10 @@ or a round trip is paid once for many callers. Owns the waiting, not the work.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeAlias, TypeVar, cast
 
 from core.domain.errors import KennelError
 
@@ -22,10 +22,8 @@ class Overloaded(KennelError):
     """More callers wait for an answer than may."""
 
 
-@dataclass(eq=False, slots=True)
-class _Call(Generic[Item, Answer]):
-    item: Item
-    future: asyncio.Future[Answer]
+#: What is asked, and where the caller waits for its answer.
+_Call: TypeAlias = tuple[Item, asyncio.Future[Answer]]
 
 
 class Coalescer(Generic[Item, Answer]):
@@ -73,14 +71,16 @@ class Coalescer(Generic[Item, Answer]):
         if len(self._waiting) >= self._most_waiting:
             raise Overloaded(f"too many callers wait for {self._name}; try again")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        call = _Call(item, future)
-        self._waiting.append(call)
+        self._waiting.append((item, future))
         if len(self._running) < self._lanes:
             self._open_lane()
         return await future
 
     def _open_lane(self) -> None:
-        task = asyncio.create_task(self._run(), name=f"coalesced-{self._name}")
+        # In a context of its own: what is logged of a batch is not of the one call that opened it.
+        task = asyncio.create_task(
+            self._run(), name=f"coalesced-{self._name}", context=contextvars.Context()
+        )
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -101,32 +101,32 @@ class Coalescer(Generic[Item, Answer]):
         batch: list[_Call[Item, Answer]] = []
         while self._waiting and len(batch) < self._most:
             call = self._waiting.popleft()
-            if not call.future.done():
+            if not call[1].done():
                 batch.append(call)
         return batch
 
     async def _answer(self, batch: list[_Call[Item, Answer]]) -> None:
         try:
-            answers = await self._work([call.item for call in batch])
+            answers = await self._work([item for item, _ in batch])
             pairs = list(zip(batch, answers, strict=True))
         except asyncio.CancelledError:
-            for call in batch:
-                call.future.cancel()
+            for _, future in batch:
+                future.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - handed to the callers, whole
             # The edge of this batch: whoever waits gets the error, or another try alone.
             if len(batch) == 1 or self._is_shared(error):
-                for call in batch:
-                    _fail(call, error)
+                for _, future in batch:
+                    _fail(future, error)
                 return
             for call in batch:
                 await self._answer([call])
             return
-        for call, answer in pairs:
-            if not call.future.done():
-                call.future.set_result(answer)
+        for (_, future), answer in pairs:
+            if not future.done():
+                future.set_result(answer)
 
 
-def _fail(call: _Call[Item, Answer], error: Exception) -> None:
-    if not call.future.done():
-        call.future.set_exception(error)
+def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

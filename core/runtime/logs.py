@@ -6,12 +6,12 @@ the standard library's loggers (asyncio, aiohttp, alembic) take the same way out
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import IO, Any, cast
 
 import orjson
@@ -23,11 +23,15 @@ from core.runtime.settings import LogSettings, read_service_manager
 
 #: sd-daemon(3): what journald reads a line's priority from.
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+#: Methods that are not called as their level is.
+_LEVELS = {"warn": "warning", "exception": "error"}
+#: Fields that every line has from here, whatever an event calls its own.
+_OURS = frozenset(("timestamp", "level", "service", "logger"))
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return the logger of a module; safe to call at import, before `configure_logs`."""
-    return cast("FilteringBoundLogger", structlog.get_logger(name))
+    return cast("FilteringBoundLogger", _Logger(name))
 
 
 def configure_logs(
@@ -47,20 +51,38 @@ def configure_logs(
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
-            _naming(service),
-            _redacting(Redactor(secrets)),
+            _completing(service, Redactor(secrets)),
             *(_json(stream) if is_json else _console(stream)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *name: _Lines(stream, *name),
-        # Loggers are made at import and used before and after a configuration.
+        # Structlog's own cache would outlive a configuration; `_Logger` has one that does not.
         cache_logger_on_first_use=False,
     )
     _adopt_standard_library(level)
+
+
+class _Logger:
+    """A module's logger: bound once a configuration, where structlog would bind it once a line.
+
+    Loggers are made at import and used before and after a configuration.
+    """
+
+    __slots__ = ("_bound", "_name", "_processors")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._processors: object = None
+        self._bound: Any = None
+
+    def __getattr__(self, method: str) -> Any:
+        processors = structlog.get_config()["processors"]
+        if processors is not self._processors:
+            self._bound = structlog.get_logger(self._name).bind()
+            self._processors = processors
+        return getattr(self._bound, method)
 
 
 class _Lines:
@@ -73,36 +95,43 @@ class _Lines:
         self.name = name
 
     def msg(self, line: str) -> None:
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        with self._lock:
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                pass  # nobody left to tell
 
     log = debug = info = warning = error = critical = msg
 
 
-def _naming(service: str) -> Processor:
-    def name(logger: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        event["service"] = service
-        event["logger"] = logger.name
-        return event
+def _completing(service: str, redactor: Redactor) -> Processor:
+    """Return what makes a line of an event: its secrets blanked, and whose it is, and when."""
 
-    return name
+    def complete(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        line: dict[str, Any] = {
+            "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "level": _LEVELS.get(method, method),
+            "event": None,
+        }
+        line |= redactor.event(event if _OURS.isdisjoint(event) else _foreign(event))
+        line["service"] = service
+        line["logger"] = logger.name
+        return line
+
+    return complete
 
 
-def _redacting(redactor: Redactor) -> Processor:
-    def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return redactor.event(event)
-
-    return redact
+def _foreign(event: EventDict) -> EventDict:
+    return {name: value for name, value in event.items() if name not in _OURS}
 
 
 def _json(stream: IO[str]) -> list[Processor]:
     is_journal = _is_journal(stream)
 
     def render(_: WrappedLogger, __: str, event: EventDict) -> str:
-        first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
-        line = orjson.dumps({**first, **event}).decode()
-        return f"<{_PRIORITY.get(first.get('level', ''), 6)}>{line}" if is_journal else line
+        line = orjson.dumps(event).decode()
+        return f"<{_PRIORITY.get(event['level'], 6)}>{line}" if is_journal else line
 
     return [render]
 

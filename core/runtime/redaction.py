@@ -75,6 +75,9 @@ _SUSPECT = re.compile(
     re.IGNORECASE,
 )
 
+#: No rule applies to such.
+_HEXADECIMAL = re.compile(r"[0-9a-f-]*")
+
 _DEEPEST = 8
 _MOST_ITEMS = 500
 _LONGEST = 32 * 1024
@@ -89,6 +92,7 @@ class Redactor:
         # Short ones would blank innocent text; the longest first, for one may hold another.
         known = sorted({secret for secret in secrets if len(secret) >= 8}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        self._shortest = len(known[-1]) if known else _LONGEST
         #: Short texts seen lately that hold no secret: most of a log line is said again and again.
         self._innocent: set[str] = set()
 
@@ -99,6 +103,9 @@ class Redactor:
     def text(self, text: str) -> str:
         """Return *text* without secrets, as valid UTF-8, cut to a sane length."""
         if text in self._innocent:
+            return text
+        if len(text) < self._shortest and _HEXADECIMAL.fullmatch(text):
+            # Mostly the id of one request or claim: not worth remembering.
             return text
         clean = self._cleaned(text)
         if clean == text and len(text) <= _SHORT:
@@ -130,6 +137,8 @@ class Redactor:
         return HIDDEN
 
     def _plain(self, value: Any, depth: int) -> Any:
+        if type(value) is str:
+            return self.text(value)
         if isinstance(value, Enum):
             value = value.value
         if value is None or isinstance(value, bool | float):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import pytest
 
@@ -160,3 +161,15 @@ async def test_a_caller_that_calls_again_at_once_is_answered() -> None:
         answers = [await coalescer(item) for item in range(3)]
 
     assert answers == [0, 10, 20]
+
+
+async def test_what_a_batch_logs_is_not_told_of_the_one_call_that_opened_it() -> None:
+    name: ContextVar[str] = ContextVar("name", default="nobody's")
+
+    async def work(items: Sequence[int]) -> Sequence[str]:
+        return [name.get() for _ in items]
+
+    coalescer = Coalescer("names", work, is_shared=never)
+    name.set("the first caller's")
+
+    assert set(await asyncio.gather(coalescer(1), coalescer(2))) == {"nobody's"}

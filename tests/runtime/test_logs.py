@@ -7,12 +7,14 @@ import logging
 import os
 import threading
 import warnings
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 import pytest
 import structlog
+import structlog.testing
 
 from core.runtime.logs import configure_logs, get_logger
 from core.runtime.settings import LogSettings
@@ -66,6 +68,35 @@ def test_a_logger_made_before_the_configuration_follows_it() -> None:
     early.info("x.done")
 
     assert [line["event"] for line in lines(stream)] == ["x.done"]
+
+
+def test_a_logger_follows_each_configuration_and_none() -> None:
+    logger = get_logger("x")
+    first = configured(level="warning")
+    logger.info("x.unseen")
+    second = configured()
+    logger.info("x.seen")
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as captured:
+        logger.info("x.captured")
+
+    assert lines(first) == []
+    assert [line["event"] for line in lines(second)] == ["x.seen"]
+    assert [line["event"] for line in captured] == ["x.captured"]
+
+
+def test_what_every_line_says_cannot_be_said_by_an_event() -> None:
+    stream = configured()
+
+    get_logger("x").info("x.done", level="fatal", service="bank", timestamp="never", logger="y")
+    get_logger("x").exception("x.failed")
+
+    done, failed = lines(stream)
+    assert (done["level"], done["service"], done["logger"]) == ("info", "api", "x")
+    assert done["timestamp"] == datetime.fromisoformat(done["timestamp"]).isoformat().replace(
+        "+00:00", "Z"
+    )
+    assert failed["level"] == "error"
 
 
 def test_less_than_the_level_is_not_written() -> None:

@@ -227,3 +227,11 @@ def test_a_hostile_text_costs_no_more_than_its_length(hostile: str) -> None:
     Redactor().text(hostile)
 
     assert time.process_time() - started < 2.0
+
+
+def test_a_known_secret_of_hexadecimal_digits_is_hidden_where_ids_stay() -> None:
+    redactor = Redactor(["0123456789abcdef"])
+
+    shown = redactor.event({"job": "0123-4567", "key": "ff0123456789abcdefff"})
+
+    assert shown == {"job": "0123-4567", "key": f"ff{HIDDEN}ff"}
