@@ -20,6 +20,7 @@ from api.auth import authorise
 from api.bodies import read_body, read_query
 from api.envelope import error
 from api.principals import Access
+from api.routing import PathTree
 
 Handler: TypeAlias = Callable[..., Awaitable[web.StreamResponse]]
 Endpoint: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -168,14 +169,18 @@ class Operations:
 
 def register(app: web.Application, operations: Sequence[Operation]) -> None:
     """Add *operations* to the application's router."""
+    tree = PathTree()
     for operation in operations:
         endpoint = operation.endpoint()
         # A handler that reads the bytes itself has bounds of its own.
         expecting = expect if operation.raw_body is None else expect_bytes
         for path in operation.paths():
-            app.router.add_route(operation.method, path, endpoint, expect_handler=expecting)
+            # Without a variable a path is one look into aiohttp's own dictionary.
+            add = tree.add if "{" in path else app.router.add_route
+            add(operation.method, path, endpoint, expect_handler=expecting)
             if operation.method == "GET":
-                app.router.add_route("HEAD", path, endpoint, expect_handler=expect)
+                add("HEAD", path, endpoint, expect_handler=expect)
+    app.router.register_resource(tree)
 
 
 async def expect(request: web.Request) -> web.StreamResponse | None:
