@@ -39,10 +39,14 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Refused(415, "send the body without Content-Encoding")
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            if request.content_type == _MULTIPART:
-                return validate_form(model, await _multipart_pairs(request))
+        if request.content.is_eof() and request.content_type != _MULTIPART:
+            # All of it is here, as mostly: nothing to wait for.
             content = await request.read()
+        else:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                if request.content_type == _MULTIPART:
+                    return validate_form(model, await _multipart_pairs(request))
+                content = await request.read()
     except TimeoutError:
         raise Refused(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
     except (ClientError, ConnectionError):
@@ -82,12 +86,15 @@ def parse_json(content: bytes) -> Any:
     """
     try:
         value = orjson.loads(content)
-        json.loads(content, object_pairs_hook=_without_duplicates)
+        depth, members = _extent(value)
+        # A colon for every member, and none in a text: then no key was there twice.
+        if content.count(b":") != members:
+            json.loads(content, object_pairs_hook=_without_duplicates)
     except (orjson.JSONDecodeError, ValueError) as error:
         raise invalid(WHOLE, f"is not valid JSON: {error}"[:200]) from None
     except RecursionError:
         raise invalid(WHOLE, f"is nested deeper than {_DEEPEST} levels") from None
-    if _depth(value) > _DEEPEST:
+    if depth > _DEEPEST:
         raise invalid(WHOLE, f"is nested deeper than {_DEEPEST} levels")
     return value
 
@@ -171,14 +178,16 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _depth(value: Any) -> int:
-    depth, level = 0, [value]
+def _extent(value: Any) -> tuple[int, int]:
+    """Return how deep a JSON value is, no deeper than matters, and the members of its objects."""
+    depth, members, level = 0, 0, [value]
     while level and depth <= _DEEPEST:
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        depth += 1
-    return depth
+        below: list[Any] = []
+        for outer in level:
+            if isinstance(outer, dict):
+                members += len(outer)
+                below += outer.values()
+            elif isinstance(outer, list):
+                below += outer
+        depth, level = depth + 1, below
+    return depth, members

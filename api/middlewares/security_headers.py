@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from aiohttp import web
+from multidict import istr
 
 #: An answer of the API is no page: nothing in it may load or run.
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 _HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Content-Security-Policy": _NOTHING,
-    "Cache-Control": "no-store",
+    istr("X-Content-Type-Options"): "nosniff",
+    istr("Referrer-Policy"): "no-referrer",
+    istr("X-Frame-Options"): "DENY",
+    istr("Content-Security-Policy"): _NOTHING,
+    istr("Cache-Control"): "no-store",
 }
 
 
 async def add_security_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """Add what the handler did not set itself."""
+    headers = response.headers
     for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
+        headers.setdefault(name, value)

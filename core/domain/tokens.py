@@ -30,6 +30,10 @@ class TokenKind(StrEnum):
     WORKER = "knw_"
 
 
+_KINDS = {kind.value: kind for kind in TokenKind}
+_PREFIX_LENGTH = 4
+
+
 def make_token(kind: TokenKind) -> str:
     """Return a new token; never the same twice."""
     random = secrets.token_bytes(_RANDOM_BYTES)
@@ -51,7 +55,7 @@ def hash_token(token: str) -> bytes:
 
 def kind_of(token: str) -> TokenKind | None:
     """Return what *token* claims to be; None without one of our prefixes."""
-    return next((kind for kind in TokenKind if token.startswith(kind.value)), None)
+    return _KINDS.get(token[:_PREFIX_LENGTH])
 
 
 def is_well_formed(token: str) -> bool:
@@ -78,4 +82,4 @@ def _checksum(kind: TokenKind, random: bytes) -> bytes:
 
 
 def _is_printable(token: str) -> bool:
-    return all("!" <= char <= "~" for char in token)
+    return token.isascii() and token.isprintable() and " " not in token
