@@ -87,10 +87,16 @@ def worker(
 async def _api(settings: Settings) -> None:
     from api.service import run_api
     from core.runtime import systemd
+    from core.runtime.collecting import settle
     from core.runtime.logs import configure_logs
     from core.store.store import open_store
 
     configure_logs(settings.log, "api", secrets=settings.secrets())
+
+    def ready(address: str) -> None:
+        settle()
+        systemd.ready(f"listening at {address}")
+
     async with (
         _stop_signals() as stop,
         open_store(
@@ -101,12 +107,7 @@ async def _api(settings: Settings) -> None:
         ) as store,
     ):
         await _alive(
-            run_api(
-                settings,
-                store,
-                stop=stop.drain,
-                on_ready=lambda address: systemd.ready(f"listening at {address}"),
-            ),
+            run_api(settings, store, stop=stop.drain, on_ready=ready),
             stop,
         )
 

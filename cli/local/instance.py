@@ -20,6 +20,7 @@ from cli.local.crew import Crew, posts_for
 from cli.local.database import open_database
 from cli.local.place import Card, Kind, Place
 from cli.local.tokens import ensure_local_token
+from core.runtime.collecting import settle
 from core.runtime.logs import configure_logs, get_logger
 from core.runtime.settings import Settings
 from core.store import schema
@@ -134,6 +135,7 @@ async def _served(
             group.create_task(run_scheduler(settings, store, stop=stop), name="kennel-scheduler"),
         ]
         address = await listening
+        settle()
         posts = posts_for(settings, reachable(address), workers=plan.workers, slots=plan.slots)
         crews.append(Crew(settings, store, posts, output=output))
         crew_task = group.create_task(crews[0].run(), name="kennel-crew")
