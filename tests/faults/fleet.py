@@ -202,6 +202,9 @@ class Fleet:
                     "FAKETIME_NO_CACHE": "1",
                     # A wall clock can jump; CLOCK_MONOTONIC and CLOCK_BOOTTIME cannot.
                     "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                    # Waits of threads are by CLOCK_MONOTONIC; "mended", they would return at once
+                    # and spin for the interpreter's lock.
+                    "FAKETIME_FORCE_MONOTONIC_FIX": "0",
                 }
             command = (
                 "tests.faults.worker_process",
