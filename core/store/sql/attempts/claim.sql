@@ -1,5 +1,6 @@
 -- Offer one worker the first ready tasks it fits, in queue order; a repeated claim gets its answer.
--- A row without a spec: the task itself has it.
+-- A row without a spec: the task itself has it. Committed without waiting for the disk: an offer that
+-- a crash takes back cannot be started any more, and its task is ready still.
 WITH known AS MATERIALIZED (
     SELECT l.*
     FROM task_leases AS l
@@ -7,6 +8,7 @@ WITH known AS MATERIALIZED (
 ),
 candidate AS MATERIALIZED (
     SELECT
+        head.place_in_table,
         head.task_id,
         head.sort_key
     FROM workers AS w
@@ -15,6 +17,8 @@ candidate AS MATERIALIZED (
         ON c.class_id = hint.class_id
     CROSS JOIN LATERAL (
         SELECT
+            -- Rows of this table are made and deleted, never changed: each keeps its place.
+            r.ctid AS place_in_table,
             r.task_id,
             r.sort_key
         FROM task_ready AS r
@@ -38,13 +42,14 @@ candidate AS MATERIALIZED (
         AND NOT w.is_draining
         AND (w.quarantined_until IS NULL OR w.quarantined_until < now())
         AND NOT EXISTS (SELECT FROM known)
+        AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'
     ORDER BY head.sort_key, head.task_id
     LIMIT $7
 ),
 picked AS MATERIALIZED (
-    SELECT r.task_id
+    SELECT r.ctid AS place_in_table
     FROM candidate AS c
-    INNER JOIN task_ready AS r ON c.task_id = r.task_id
+    INNER JOIN task_ready AS r ON c.place_in_table = r.ctid
     ORDER BY c.sort_key, c.task_id
     LIMIT cardinality($3::bytea[])
     FOR UPDATE OF r SKIP LOCKED
@@ -52,7 +57,7 @@ picked AS MATERIALIZED (
 taken AS (
     DELETE FROM task_ready AS r
     USING picked
-    WHERE r.task_id = picked.task_id
+    WHERE r.ctid = picked.place_in_table
     RETURNING r.*
 ),
 numbered AS MATERIALIZED (

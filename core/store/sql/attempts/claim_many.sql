@@ -1,6 +1,7 @@
 -- Offer workers the first ready tasks they fit, in queue order; a repeated claim gets its answer.
 -- Workers that fit the same classes as the first of them are served together; a row without an
--- attempt names a claim that fits others and is to be asked again.
+-- attempt names a claim that fits others and is to be asked again. Committed without waiting for
+-- the disk: see `claim`.
 WITH ask AS MATERIALIZED (
     SELECT
         a.worker_id,
@@ -43,6 +44,7 @@ free AS MATERIALIZED (
         AND NOT w.is_draining
         AND (w.quarantined_until IS NULL OR w.quarantined_until < now())
         AND NOT EXISTS (SELECT FROM known WHERE known.n = ask.n)
+        AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'
 ),
 fit AS MATERIALIZED (
     SELECT free.class_ids
@@ -69,6 +71,7 @@ slot AS MATERIALIZED (
 ),
 candidate AS MATERIALIZED (
     SELECT
+        head.place_in_table,
         head.task_id,
         head.sort_key
     FROM fit
@@ -77,6 +80,8 @@ candidate AS MATERIALIZED (
         ON c.class_id = hint.class_id
     CROSS JOIN LATERAL (
         SELECT
+            -- Rows of this table are made and deleted, never changed: each keeps its place.
+            r.ctid AS place_in_table,
             r.task_id,
             r.sort_key
         FROM task_ready AS r
@@ -98,9 +103,9 @@ candidate AS MATERIALIZED (
     LIMIT $9
 ),
 picked AS MATERIALIZED (
-    SELECT r.task_id
+    SELECT r.ctid AS place_in_table
     FROM candidate AS c
-    INNER JOIN task_ready AS r ON c.task_id = r.task_id
+    INNER JOIN task_ready AS r ON c.place_in_table = r.ctid
     ORDER BY c.sort_key, c.task_id
     LIMIT (SELECT count(*) FROM slot)
     FOR UPDATE OF r SKIP LOCKED
@@ -108,7 +113,7 @@ picked AS MATERIALIZED (
 taken AS (
     DELETE FROM task_ready AS r
     USING picked
-    WHERE r.task_id = picked.task_id
+    WHERE r.ctid = picked.place_in_table
     RETURNING r.*
 ),
 turn AS MATERIALIZED (

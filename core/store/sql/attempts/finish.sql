@@ -35,9 +35,7 @@ whole AS MATERIALIZED (
     ORDER BY held.attempt_id, held.n
 ),
 job AS MATERIALIZED (
-    SELECT
-        j.id,
-        j.prepare_task_id
+    SELECT j.id
     FROM jobs AS j
     WHERE
         j.id IN (SELECT whole.job_id FROM whole)
@@ -47,11 +45,12 @@ job AS MATERIALIZED (
 ),
 lease AS (
     DELETE FROM task_leases AS l
-    USING whole, job
+    USING whole INNER JOIN jobs AS j ON whole.job_id = j.id
     WHERE
         l.attempt_id = whole.attempt_id
         AND l.token_hash = whole.token_hash
-        AND whole.job_id = job.id
+        -- "is true" has it hashed: as a join, each result would be compared with each job.
+        AND (whole.job_id IN (SELECT job.id FROM job)) IS TRUE
     RETURNING
         l.*,
         whole.n,
@@ -64,7 +63,7 @@ lease AS (
         whole.body_hash,
         whole.result_code,
         whole.result_msg,
-        l.task_id <> job.prepare_task_id AS is_engine,
+        l.task_id <> j.prepare_task_id AS is_engine,
         -- What takes workers down is counted apart from what only fails.
         coalesce(whole.reason = ANY($20::text[]), false) AS is_resetting,
         -- Handed back: uncounted, but not for ever.

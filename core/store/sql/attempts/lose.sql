@@ -10,9 +10,7 @@ WITH gone AS MATERIALIZED (
         AND ($2::bigint[] IS NULL OR l.attempt_id = ANY($2::bigint[]))
 ),
 job AS MATERIALIZED (
-    SELECT
-        j.id,
-        j.prepare_task_id
+    SELECT j.id
     FROM jobs AS j
     WHERE j.id IN (SELECT gone.job_id FROM gone) AND j.phase IN ('preparing', 'queued', 'running')
     ORDER BY j.id
@@ -20,17 +18,18 @@ job AS MATERIALIZED (
 ),
 lease AS (
     DELETE FROM task_leases AS l
-    USING gone, job
+    USING gone INNER JOIN jobs AS j ON gone.job_id = j.id
     WHERE
         l.attempt_id = gone.attempt_id
-        AND l.job_id = job.id
+        -- "is true" has it hashed: as a join, each lease would be compared with each job.
+        AND (gone.job_id IN (SELECT job.id FROM job)) IS TRUE
         AND l.started_at IS NOT NULL
     RETURNING
         l.*,
         l.resets + 1 < $3 AS is_requeued,
         -- The first loss may be any worker's: at once. From the second on the task may be its cause.
         l.resets > 0 AND l.resets + 1 < $3 AS is_delayed,
-        l.task_id <> job.prepare_task_id AS is_engine
+        l.task_id <> j.prepare_task_id AS is_engine
 ),
 attempt AS (
     INSERT INTO task_attempts (

@@ -9,19 +9,16 @@ WITH held AS MATERIALIZED (
 ),
 job AS MATERIALIZED (
     -- Jobs are locked before leases, by every statement that locks both.
-    SELECT
-        j.id,
-        j.prepare_task_id
+    SELECT j.id
     FROM jobs AS j
     WHERE j.id IN (SELECT held.job_id FROM held) AND j.phase IN ('preparing', 'queued', 'running')
     ORDER BY j.id
     FOR NO KEY UPDATE
 ),
 moment AS MATERIALIZED (
-    -- The clock's time, not the transaction's: it may have waited for the job.
+    -- The clock's time, not the transaction's: it may have waited for the jobs, read here to the end.
     SELECT
-        job.id,
-        job.prepare_task_id,
+        count(*) AS jobs,
         clock_timestamp() AS at
     FROM job
 ),
@@ -29,11 +26,15 @@ started AS (
     UPDATE task_leases AS l
     SET started_at = coalesce(l.started_at, moment.at)
     FROM held
-    INNER JOIN moment ON held.job_id = moment.id
-    WHERE l.attempt_id = held.attempt_id
+    INNER JOIN jobs AS j ON held.job_id = j.id
+    CROSS JOIN moment
+    WHERE
+        l.attempt_id = held.attempt_id
+        -- "is true" has it hashed: as a join, each lease would be compared with each job.
+        AND (held.job_id IN (SELECT job.id FROM job)) IS TRUE
     RETURNING
         l.attempt_id, l.task_id, l.job_id, l.worker_id, l.started_at,
-        l.task_id <> moment.prepare_task_id AS is_engine,
+        l.task_id <> j.prepare_task_id AS is_engine,
         -- Asked again, it runs since before: one start, one event.
         l.started_at = moment.at AS is_new
 ),
