@@ -10,18 +10,22 @@ from aiohttp import web
 
 from api.errors import Forbidden, Unauthorized
 from api.gathering import GATHERING
-from api.keys import ENROLMENT, PRINCIPAL, STORE, WORKER
+from api.keys import ENROLMENT, PRINCIPAL, PROJECT, STORE, WORKER
 from api.principals import Access, EnrolmentPrincipal, Principal, WorkerPrincipal
+from api.scope import entry
 from core.domain.states import Role
 from core.domain.tokens import TokenKind, hash_token, is_well_formed, kind_of
 from core.store import tokens
+from core.store.tokens import UserToken
 
 _SCHEMES = ("token", "bearer")
 _LONGEST_HEADER = 1024
 
 
-async def authorise(request: web.Request, access: Access) -> None:
+async def authorise(request: web.Request, access: Access, *, is_in_project: bool = False) -> None:
     """Let the caller of an operation pass, and note on the request who it is.
+
+    *is_in_project*: the same look at the database finds the project of the path, and notes it.
 
     Raises:
         Unauthorized: no token, or none that is good.
@@ -36,7 +40,8 @@ async def authorise(request: web.Request, access: Access) -> None:
         case Access.ENROLMENT:
             request[ENROLMENT] = await _enrolment(request, token)
         case _:
-            principal = await _principal(request, token)
+            find = _entered if is_in_project else _principal
+            principal = await find(request, token)
             if not principal.may(access):
                 raise Forbidden(_too_low(principal, access))
             request[PRINCIPAL] = principal
@@ -56,9 +61,26 @@ def _token(request: web.Request) -> str:
 
 
 async def _principal(request: web.Request, token: str) -> Principal:
+    _check_user(token)
+    return _owner(await request.app[GATHERING].users(hash_token(token)))
+
+
+async def _entered(request: web.Request, token: str) -> Principal:
+    _check_user(token)
+    found = await request.app[GATHERING].entries(entry(request, hash_token(token)))
+    if found is None:
+        return _owner(None)
+    if found.project is not None:
+        request[PROJECT] = found.project
+    return _owner(found.token)
+
+
+def _check_user(token: str) -> None:
     if kind_of(token) in (TokenKind.ENROLMENT, TokenKind.WORKER):
         raise Forbidden("a worker's token cannot be used here; use a user token")
-    found = await request.app[GATHERING].users(hash_token(token))
+
+
+def _owner(found: UserToken | None) -> Principal:
     if found is None:
         raise Unauthorized("the token is unknown, expired or revoked")
     return Principal(found.id, found.name, found.role, found.org_id)

@@ -24,7 +24,7 @@ from core.store.details import JobDetail
 from core.store.jobs import Created, NewJob
 from core.store.listing import Asked, ListedJob
 from core.store.pages import Page
-from core.store.projects import Project, ProjectPlace
+from core.store.projects import Entered, Entry
 from core.store.store import Store
 from core.store.tokens import UserToken
 from core.store.workers import WorkerIdentity
@@ -41,7 +41,8 @@ class Gathering:
 
     users: Coalescer[bytes, UserToken | None]
     workers: Coalescer[bytes, WorkerIdentity | None]
-    projects: Coalescer[ProjectPlace, Project | None]
+    #: Callers of what is in a project, each with the project.
+    entries: Coalescer[Entry, Entered | None]
     #: Plain lists only (`Asked.is_plain`).
     lists: Coalescer[Asked, Page[ListedJob]]
     details: Coalescer[tuple[ProjectId, JobId], JobDetail | None]
@@ -75,9 +76,7 @@ def gather(store: Store, settings: Settings) -> Gathering:
     return Gathering(
         users=Coalescer("users", partial(tokens.find_users, store), is_shared=is_unavailable),
         workers=Coalescer("workers", partial(workers.by_tokens, store), is_shared=is_unavailable),
-        projects=Coalescer(
-            "projects", partial(projects.find_many, store), is_shared=is_unavailable
-        ),
+        entries=Coalescer("entries", partial(projects.enter_many, store), is_shared=is_unavailable),
         # Pages may be long, and so may a job's tasks: few of them in one statement.
         lists=Coalescer(
             "lists", partial(listing.list_newest, store), is_shared=is_unavailable, most=32, lanes=2

@@ -11,6 +11,7 @@ from aiohttp import web
 from api.principals import EnrolmentPrincipal, Principal, WorkerPrincipal
 from core.runtime.sealing import Sealer
 from core.runtime.settings import Settings
+from core.store.projects import EnteredProject
 from core.store.store import Store
 
 #: Returns what keeps the whole installation from working, beyond this process: `kennel up` asks
@@ -30,5 +31,7 @@ OPENAPI = web.AppKey("openapi", bytes)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 PRINCIPAL = web.RequestKey("principal", Principal)
+#: The project of the path, for an operation in a project; not there: the caller sees none.
+PROJECT = web.RequestKey("project", EnteredProject)
 WORKER = web.RequestKey("worker", WorkerPrincipal)
 ENROLMENT = web.RequestKey("enrolment", EnrolmentPrincipal)

@@ -81,6 +81,8 @@ class Operation:
     #: Header parameters: name → description.
     headers: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    #: Its handler calls `api.scope.entered_project`: the project is found together with the caller.
+    is_in_project: bool = False
     #: Whether a path below `ORGS` also answers below `ORGS_V3`.
     in_v3: bool = True
     #: Shown in the OpenAPI document.
@@ -103,7 +105,7 @@ class Operation:
         """Return the handler as the router calls it: authorise, validate, then handle."""
 
         async def endpoint(request: web.Request) -> web.StreamResponse:
-            await authorise(request, self.access)
+            await authorise(request, self.access, is_in_project=self.is_in_project)
             arguments: list[BaseModel] = []
             if self.body is not None:
                 arguments.append(await read_body(request, self.body))
@@ -126,6 +128,7 @@ class Options(TypedDict, total=False):
     raw_body: str
     headers: Mapping[str, str]
     description: str
+    is_in_project: bool
     in_v3: bool
     is_documented: bool
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from api.gathering import GATHERING
-from api.keys import PRINCIPAL, STORE
+from api.keys import PRINCIPAL, PROJECT, STORE
 from core.domain.errors import NotFound
 from core.domain.ids import OrgId, ProjectId, RepoId
-from core.store import orgs, repos, teams
+from core.store import orgs, projects, repos, teams
 from core.store.orgs import Org
-from core.store.projects import Project, ProjectPlace
+from core.store.projects import EnteredProject, Entry, Project
 from core.store.repos import Repo
 from core.store.teams import Team
 
@@ -68,14 +67,30 @@ async def scoped_repo(request: web.Request) -> Repo:
 
 async def scoped_project(request: web.Request) -> Project:
     """Return the project of the path, with its repository and scheme."""
-    place = ProjectPlace(
+    place = _project_path(request)
+    return await projects.get(request.app[STORE], *place, scope=org_scope(request))
+
+
+def entry(request: web.Request, token_hash: bytes) -> Entry:
+    """Return whom and what to look up for an operation in a project."""
+    try:
+        return Entry(token_hash, *_project_path(request))
+    except NotFound:
+        # Said once it is known who asks; until then no project has the id 0.
+        return Entry(token_hash, "", "", RepoId(0), ProjectId(0))
+
+
+def entered_project(request: web.Request) -> EnteredProject:
+    """Return the project of the path, found together with the caller."""
+    if PROJECT not in request:
+        raise NotFound(f"project {_project_path(request)[-1]}")
+    return request[PROJECT]
+
+
+def _project_path(request: web.Request) -> tuple[str, str, RepoId, ProjectId]:
+    return (
         path_text(request, "org_sid"),
         path_text(request, "team_name"),
         RepoId(path_id(request, "repo_id")),
         ProjectId(path_id(request, "project_id")),
-        scope=org_scope(request),
     )
-    found = await request.app[GATHERING].projects(place)
-    if found is None:
-        raise NotFound(f"project {place.project_id}")
-    return found

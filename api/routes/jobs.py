@@ -12,7 +12,7 @@ from api.operations import PROJECT, Answer, Operations, in_envelope, in_page
 from api.pagination import page
 from api.principals import Access
 from api.schemas.jobs import CancelJob, Cancelled, JobDetailItem, JobItem, JobQuery, JobResult
-from api.scope import org_scope, path_id, scoped_project
+from api.scope import entered_project, org_scope, path_id
 from api.wording import job_detail, job_item, job_result
 from core.domain.errors import NotFound
 from core.domain.ids import JobId, ProjectId
@@ -34,11 +34,12 @@ CANCELLED_TEXT = "取消成功"
     PROJECT + "/jobs/",
     summary="List the jobs of a project, newest first",
     access=Access.VIEWER,
+    is_in_project=True,
     query=JobQuery,
     answers={200: in_page(JobItem)},
 )
 async def list_of_project(request: web.Request, query: JobQuery) -> web.Response:
-    project = await scoped_project(request)
+    project = entered_project(request)
     zone = request.app[ZONE]
     try:
         asked = Asked(project.id, query.filter(zone), query.limit, query.offset)
@@ -56,10 +57,11 @@ async def list_of_project(request: web.Request, query: JobQuery) -> web.Response
     PROJECT + "/jobs/{job_id}/detail/",
     summary="Show a job with its tasks",
     access=Access.VIEWER,
+    is_in_project=True,
     answers={200: in_envelope(JobDetailItem)},
 )
 async def show_detail(request: web.Request) -> web.Response:
-    project = await scoped_project(request)
+    project = entered_project(request)
     job = await _detail(request, project.id)
     return enveloped(job_detail(job, request.app[ZONE]))
 
@@ -69,11 +71,12 @@ async def show_detail(request: web.Request) -> web.Response:
     summary="Cancel a job",
     description="Its running tasks are killed. A job that is closed stays as it is.",
     access=Access.MEMBER,
+    is_in_project=True,
     body=CancelJob,
     answers={200: in_envelope(Cancelled)},
 )
 async def cancel_job(request: web.Request, body: CancelJob) -> web.Response:
-    project = await scoped_project(request)
+    project = entered_project(request)
     job_id = JobId(path_id(request, "job_id"))
     if await details.project_of_job(request.app[STORE], job_id, None) != project.id:
         raise NotFound(f"job {job_id}")

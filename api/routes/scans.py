@@ -14,13 +14,13 @@ from api.keys import PRINCIPAL, SETTINGS, STORE
 from api.operations import ORGS, ORGS_V3, PROJECT, Answer, Operations, in_envelope
 from api.principals import Access
 from api.schemas.scans import CreatedJob, CreateScan, ScanCreated
-from api.scope import scoped_project
+from api.scope import entered_project
 from core.domain.ids import JobId
 from core.domain.states import ActiveJobPolicy
 from core.runtime.logs import get_logger
 from core.store import jobs
 from core.store.jobs import Created, Idempotency, NewJob
-from core.store.projects import Project
+from core.store.projects import EnteredProject
 
 log = get_logger(__name__)
 
@@ -46,6 +46,7 @@ _DESCRIPTION = (
     summary="Start a scan",
     description=_DESCRIPTION,
     access=Access.MEMBER,
+    is_in_project=True,
     body=CreateScan,
     headers=_HEADERS,
     answers={200: Answer(ScanCreated), 202: Answer(ScanCreated, description=_STILL_OPEN)},
@@ -60,6 +61,7 @@ async def create_scan(request: web.Request, body: CreateScan) -> web.Response:
     summary="Start a scan, answered in the envelope",
     description=_DESCRIPTION,
     access=Access.MEMBER,
+    is_in_project=True,
     body=CreateScan,
     headers=_HEADERS,
     answers={
@@ -74,7 +76,7 @@ async def create_scan_v3(request: web.Request, body: CreateScan) -> web.Response
 
 async def _create(request: web.Request, body: CreateScan) -> tuple[ScanCreated, bool]:
     """Create a job; return the answer and whether it says all that was asked for."""
-    project = await scoped_project(request)
+    project = entered_project(request)
     settings = request.app[SETTINGS]
     new = NewJob(
         project_id=project.id,
@@ -123,7 +125,7 @@ async def _until_closed(request: web.Request, job_id: JobId) -> tuple[CreatedJob
     }, True
 
 
-def _policy(project: Project, default: ActiveJobPolicy) -> ActiveJobPolicy:
+def _policy(project: EnteredProject, default: ActiveJobPolicy) -> ActiveJobPolicy:
     return project.active_job_policy or default
 
 

@@ -14,7 +14,7 @@ from api.keys import SETTINGS, STORE, ZONE
 from api.operations import PROJECT, Answer, Operations, in_envelope
 from api.principals import Access
 from api.schemas.why import JobWhy, WhyCause, WhyEstimate, WhyFacts, WhyTask
-from api.scope import org_scope, path_id, scoped_project
+from api.scope import entered_project, org_scope, path_id
 from core.domain.errors import NotFound
 from core.domain.ids import JobId
 from core.domain.waiting import Cause, Estimate, text
@@ -34,10 +34,11 @@ _DESCRIPTION = (
     summary="Say why a job is not closed yet, and each of its tasks",
     description=_DESCRIPTION,
     access=Access.VIEWER,
+    is_in_project=True,
     answers={200: in_envelope(JobWhy)},
 )
 async def explain_job(request: web.Request) -> web.Response:
-    project = await scoped_project(request)
+    project = entered_project(request)
     job_id = JobId(path_id(request, "job_id"))
     if await details.project_of_job(request.app[STORE], job_id, None) != project.id:
         raise NotFound(f"job {job_id}")

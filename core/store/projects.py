@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.domain.errors import AlreadyExists, InvalidField, NotFound
 from core.domain.ids import OrgId, ProjectId, RepoId, SchemeId
@@ -14,15 +14,18 @@ from core.store.pages import Page, page_of
 from core.store.queries import query
 from core.store.shares import ShareChange, limits_changed
 from core.store.store import Store
+from core.store.tokens import ROLES, UserToken
 
 _CREATE = query("projects/create")
 _FIND = query("projects/find")
 _GET = query("projects/get")
+_ENTER = query("projects/enter")
 _LIST = query("projects/list")
 _CHANGE = query("projects/change")
 
 #: status on the wire
 ACTIVE, INACTIVE, CLOSED = 1, 2, 3
+_POLICIES = {policy.value: policy for policy in ActiveJobPolicy}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,43 @@ async def find_many(store: Store, places: Sequence[ProjectPlace]) -> list[Projec
     )
     found = {row["n"] - 1: _project(row) for row in rows}
     return [found.get(index) for index in range(len(places))]
+
+
+class Entry(NamedTuple):
+    """A caller and where it looks for a project."""
+
+    token_hash: bytes
+    org_sid: str
+    team_name: str
+    repo_id: RepoId
+    project_id: ProjectId
+
+
+class EnteredProject(NamedTuple):
+    """A project that its caller sees: what its jobs are started with."""
+
+    id: ProjectId
+    #: The scheme's; None: the server's setting.
+    active_job_policy: ActiveJobPolicy | None
+
+
+class Entered(NamedTuple):
+    """A good user token, and the project its owner asked for; None: not there for them."""
+
+    token: UserToken
+    project: EnteredProject | None
+
+
+async def enter_many(store: Store, entries: Sequence[Entry]) -> list[Entered | None]:
+    """Return callers and projects, in order; None: the token is not good now."""
+    found: list[Entered | None] = [None] * len(entries)
+    for row in await store.db.fetch(_ENTER, *zip(*entries, strict=True)):
+        n, token_id, name, role, org_id, project_id, policy = row
+        project = None
+        if project_id is not None:
+            project = EnteredProject(project_id, None if policy is None else _POLICIES[policy])
+        found[n - 1] = Entered(UserToken(token_id, name, ROLES[role], org_id), project)
+    return found
 
 
 async def list_projects(

@@ -26,6 +26,8 @@ _PLACE_BOOTSTRAP = query("tokens/place_bootstrap")
 _LOCK_BOOTSTRAP = query("tokens/lock_bootstrap")
 _MAKE_FIRST = query("tokens/make_first")
 
+ROLES = {role.value: role for role in Role}
+
 
 @dataclass(frozen=True, slots=True)
 class UserToken:
@@ -78,7 +80,7 @@ class ListedToken:
 async def find_users(store: Store, token_hashes: Sequence[bytes]) -> list[UserToken | None]:
     """Return the user tokens with these hashes, in order; None: not good now."""
     found = {
-        row["token_hash"]: UserToken(row["id"], row["name"], Role(row["role"]), row["org_id"])
+        row["token_hash"]: UserToken(row["id"], row["name"], ROLES[row["role"]], row["org_id"])
         for row in await store.db.fetch(_FIND_USER, list(token_hashes))
     }
     return [found.get(token_hash) for token_hash in token_hashes]

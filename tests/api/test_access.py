@@ -11,7 +11,9 @@ import pytest
 from api.operations import ORGS, Operation
 from api.principals import Access
 from api.routes import all_operations
+from core.domain.ids import ProjectId, RepoId
 from core.domain.tokens import TokenKind, hash_token, is_well_formed, kind_of, make_token
+from core.store.projects import Entry, enter_many
 from tests.api.caller import Api, a_token
 
 OPERATIONS = all_operations()
@@ -46,6 +48,12 @@ def test_reads_need_a_viewer_at_least_and_writes_a_member() -> None:
     for one in FOR_USERS:
         least = Access.VIEWER if one.method == "GET" else Access.MEMBER
         assert _RANK[one.access] >= _RANK[least], one.name
+
+
+def test_every_operation_in_a_project_finds_it_together_with_the_caller() -> None:
+    inside = {one.name for one in OPERATIONS if re.search(r"/projects/{project_id}/.", one.path)}
+
+    assert {one.name for one in OPERATIONS if one.is_in_project} == inside
 
 
 async def test_the_router_serves_nothing_that_is_not_declared(api: Api) -> None:
@@ -134,6 +142,74 @@ async def test_a_foreign_organisation_looks_like_a_missing_one(
 
     assert (there.status, missing.status) == (404, 404)
     assert there.body["msg"].replace("acme", "nowhere") == missing.body["msg"]
+
+
+@pytest.mark.parametrize("wrong", ["projects/0", "projects/x", "projects/9" + "9" * 20, "repos/x"])
+async def test_a_path_that_cannot_be_one_is_missing_for_callers_and_unauthorised_for_others(
+    api: Api, project: str, wrong: str
+) -> None:
+    path = re.sub(rf"{wrong.split('/', maxsplit=1)[0]}/\d+", wrong, project)
+    paths = (f"{path}/jobs/", f"{path}/jobs/1/detail/")
+
+    for asked in paths:
+        missing = await api.get(asked)
+        unknown = await api.with_token(make_token(TokenKind.USER)).get(asked)
+        assert (missing.status, unknown.status) == (404, 401)
+        assert missing.body["msg"].startswith(wrong.split("s/", maxsplit=1)[0])
+
+
+@pytest.mark.parametrize("change", ["revoked_at = now()", "expires_at = now()"])
+async def test_a_token_that_ended_is_refused_in_a_project_too(
+    api: Api, project: str, change: str
+) -> None:
+    token = await a_token(api.store, "viewer", org_sid="acme")
+    other = api.with_token(token)
+    assert (await other.get(f"{project}/jobs/")).status == 200
+
+    await api.store.db.execute(
+        f"UPDATE tokens SET {change} WHERE token_hash = $1",
+        hash_token(token),
+    )
+
+    assert (await other.get(f"{project}/jobs/")).status == 401
+
+
+async def test_callers_that_enter_together_each_find_their_own(api: Api, project: str) -> None:
+    hashes = {
+        "all": hash_token(str(api.token)),
+        "acme": hash_token(await a_token(api.store, "viewer", org_sid="acme")),
+        "unknown": hash_token(make_token(TokenKind.USER)),
+    }
+    await api.org("other")
+    hashes["other"] = hash_token(await a_token(api.store, "viewer", org_sid="other"))
+    found = re.match(r".*/orgs/(\w+)/teams/(\w+)/repos/(\d+)/projects/(\d+)", project)
+    assert found is not None
+    org, team, repo, number = found[1], found[2], RepoId(int(found[3])), ProjectId(int(found[4]))
+
+    entered = await enter_many(
+        api.store,
+        [
+            Entry(hashes["acme"], org, team, repo, number),
+            Entry(hashes["other"], org, team, repo, number),
+            Entry(hashes["unknown"], org, team, repo, number),
+            Entry(hashes["all"], org, "elsewhere", repo, number),
+            Entry(hashes["all"], "other", team, repo, number),
+            Entry(hashes["all"], org, team, RepoId(repo + 1), number),
+            Entry(hashes["all"], org, team, repo, ProjectId(number + 1)),
+            Entry(hashes["all"], org, team, repo, number),
+        ],
+    )
+
+    assert [one and (one.token.name, one.project and one.project.id) for one in entered] == [
+        ("somebody", number),
+        ("somebody", None),
+        None,
+        ("root", None),
+        ("root", None),
+        ("root", None),
+        ("root", None),
+        ("root", number),
+    ]
 
 
 async def counts(api: Api) -> list[int]:
