@@ -17,6 +17,7 @@ from core.store.admissions import JobPlan, PlannedTask, Prepared
 from core.store.store import Store
 from scheduler import specs
 from scheduler.isolation import isolated
+from scheduler.lanes import abreast
 from scheduler.specs import EngineChoice
 
 log = get_logger(__name__)
@@ -46,23 +47,27 @@ class Planner:
     async def tick(self) -> int:
         """Plan the jobs whose preparation has ended; return how many."""
         found = {job.job_id: job for job in await admissions.prepared(self._store, limit=BATCH)}
-        done = 0
-        for job in await admissions.load(self._store, list(found)):
-            planned = await isolated(
+        loaded = {job.job_id: job for job in await admissions.load(self._store, list(found))}
+        # Asked once for all of them: a worker that comes in between counts from the next time on.
+        tags = {job.tag for job in loaded.values()}
+        offers = {tag: await classes.live_engines(self._store, tag) for tag in tags}
+
+        async def plan(job: JobPlan) -> bool | None:
+            return await isolated(
                 self._store,
                 job.job_id,
-                self._plan(job, found[job.job_id]),
+                self._plan(job, found[job.job_id], offers[job.tag]),
                 code=ResultCode.PREPARATION_FAILED,
                 phases=[JobPhase.PREPARING],
             )
-            done += bool(planned)
-        return done
 
-    async def _plan(self, job: JobPlan, prepared: Prepared) -> bool:
+        # In the order they were found in: one of each project before anybody's second.
+        return await abreast([loaded[job_id] for job_id in found if job_id in loaded], plan)
+
+    async def _plan(self, job: JobPlan, prepared: Prepared, offers: Offers) -> bool:
         if prepared.outcome is not Outcome.SUCCEEDED:
             return await self._close(job, prepared.result_code, prepared.result_msg)
         report = PrepareReport.model_validate((prepared.result or {}).get("prepare") or {})
-        offers = await classes.live_engines(self._store, job.tag)
         choices = choose_engines(job, report, offers)
         if isinstance(choices, NotPlannable):
             return await self._close(job, choices.code, choices.message)

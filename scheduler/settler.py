@@ -20,6 +20,7 @@ from core.store import blobs, jobs, settling
 from core.store.settling import FindingRow, Lines, Settleable, TaskEnd
 from core.store.store import Store
 from scheduler.isolation import isolated
+from scheduler.lanes import abreast
 
 log = get_logger(__name__)
 
@@ -53,14 +54,22 @@ class Settler:
 
     async def tick(self) -> int:
         """Settle what can be settled; return how many jobs moved on."""
-        done = 0
-        for job_id in await settling.failing(self._store, limit=BATCH):
-            done += await self._isolated(job_id, self._fail_early(job_id))
-        for job in await settling.settleable(self._store, limit=BATCH):
-            done += await self._isolated(job.job_id, self._settle(job))
-        for job_id, scan_id in await settling.saving(self._store, limit=BATCH):
-            done += await self._isolated(job_id, self._ingest(job_id, scan_id))
-        return done
+        failing = await settling.failing(self._store, limit=BATCH)
+        failed = await abreast(failing, self._fail_early)
+        settleable = await settling.settleable(self._store, limit=BATCH)
+        settled = await abreast(settleable, self._settle)
+        saving = await settling.saving(self._store, limit=BATCH)
+        saved = await abreast(saving, self._ingest)
+        return failed + settled + saved
+
+    async def _fail_early(self, job_id: JobId) -> bool:
+        return await self._isolated(job_id, self._try_to_fail_early(job_id))
+
+    async def _settle(self, job: Settleable) -> bool:
+        return await self._isolated(job.job_id, self._try_to_settle(job))
+
+    async def _ingest(self, job: tuple[JobId, ScanId]) -> bool:
+        return await self._isolated(job[0], self._try_to_ingest(*job))
 
     async def _isolated(self, job_id: JobId, work: Awaitable[bool]) -> bool:
         moved = await isolated(
@@ -72,12 +81,12 @@ class Settler:
         )
         return bool(moved)
 
-    async def _fail_early(self, job_id: JobId) -> bool:
+    async def _try_to_fail_early(self, job_id: JobId) -> bool:
         ends = await settling.outcomes(self._store, job_id)
         failure = judge(ends, FailOn.ANY_TASK, partial_fails=False)
         return failure is not None and await self._fail(job_id, failure, Reason.SIBLING_FAILED)
 
-    async def _settle(self, job: Settleable) -> bool:
+    async def _try_to_settle(self, job: Settleable) -> bool:
         ends = await settling.outcomes(self._store, job.job_id)
         failure = judge(ends, job.fail_on, partial_fails=job.partial_fails)
         if failure is not None:
@@ -100,7 +109,7 @@ class Settler:
             log.info("job.failed", result_code=failure.code)
         return bool(done)
 
-    async def _ingest(self, job_id: JobId, scan_id: ScanId) -> bool:
+    async def _try_to_ingest(self, job_id: JobId, scan_id: ScanId) -> bool:
         ends = await settling.outcomes(self._store, job_id)
         try:
             reports = {

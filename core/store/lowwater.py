@@ -3,7 +3,8 @@
 While an old snapshot is held anywhere in the database (a dump, a report, a forgotten session),
 entries of claimed tasks stay in the index, in front, and every claim would visit them all. Claims
 of a process therefore begin at the last one's first task. A hint only: others put tasks before
-it, so everything is looked at again and again, the less often the longer such a look takes
+it, so everything is looked at again and again, the less often the longer such a look takes: a
+task of a project that has waited for nothing yet is not kept waiting by the mark
 (docs/adr/0006-claims-begin-at-a-low-water-mark.md).
 """
 
@@ -13,10 +14,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-#: Between two looks at everything while claims find all they want, seconds.
+#: Between two looks at everything at most, while claims find all they want, seconds.
 RESCAN_S = 1.0
-#: A look at everything takes at most this share of the time.
-_SHARE = 0.05
+#: Looks at everything take at most this share of the time: while they are quick, which is nearly
+#: always, what was put before the mark is found within milliseconds.
+SHARE = 0.1
 #: Looks quicker than this are made whenever a claim found too little, seconds.
 _QUICK_S = 0.05
 
@@ -52,9 +54,9 @@ class LowWater:
             first[class_id] = min(sort_key, first.get(class_id, sort_key))
         if was_full:
             self._least = first
-            self._due_at = now + RESCAN_S
-            pause_s = min(took_s / _SHARE, RESCAN_S) if took_s > _QUICK_S else 0.0
-            self._allowed_at = now + pause_s
+            pause_s = min(took_s / SHARE, RESCAN_S)
+            self._due_at = now + pause_s
+            self._allowed_at = now + (pause_s if took_s > _QUICK_S else 0.0)
         else:
             self._least |= first
         if is_short:

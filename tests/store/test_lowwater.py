@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from core.store.lowwater import RESCAN_S, LowWater
+from core.store.lowwater import RESCAN_S, SHARE, LowWater
 
 
 class Clock:
@@ -11,7 +11,7 @@ class Clock:
         return self.now
 
 
-def marked(clock: Clock, *, took_s: float = 0.0) -> LowWater:
+def marked(clock: Clock, *, took_s: float = 0.01) -> LowWater:
     low_water = LowWater(clock)
     assert low_water.hints() == {}
     low_water.note([(1, 70), (1, 50), (2, 60)], is_short=False, was_full=True, took_s=took_s)
@@ -27,9 +27,19 @@ def test_a_claim_begins_at_the_first_task_of_the_last_one_in_each_class() -> Non
     assert low_water.hints() == {1: 50, 2: 80}
 
 
-def test_everything_is_looked_at_again_after_a_while() -> None:
+def test_looks_at_everything_take_a_small_share_of_the_time() -> None:
     clock = Clock()
-    low_water = marked(clock)
+    low_water = marked(clock, took_s=0.01)
+
+    clock.now += 0.9 * 0.01 / SHARE
+    assert low_water.hints() == {1: 50, 2: 60}
+    clock.now += 0.2 * 0.01 / SHARE
+    assert low_water.hints() == {}
+
+
+def test_everything_is_looked_at_once_a_second_however_long_it_takes() -> None:
+    clock = Clock()
+    low_water = marked(clock, took_s=10.0)
 
     clock.now += RESCAN_S
 
@@ -60,6 +70,6 @@ def test_a_slow_look_at_everything_is_not_made_for_every_short_claim() -> None:
 def test_what_a_full_look_found_replaces_what_was_known() -> None:
     low_water = marked(Clock())
 
-    low_water.note([(2, 10)], is_short=False, was_full=True, took_s=0)
+    low_water.note([(2, 10)], is_short=False, was_full=True, took_s=0.01)
 
     assert low_water.hints() == {2: 10}

@@ -1,9 +1,17 @@
--- Return jobs that are being saved: by a scheduler that is at it, or by one that died.
+-- Return jobs that are being saved, by a scheduler that is at it or by one that died: one of each
+-- project before anybody's second.
+WITH first AS MATERIALIZED (
+    SELECT
+        j.id,
+        row_number() OVER (PARTITION BY j.project_id ORDER BY j.id) AS turn
+    FROM jobs AS j
+    WHERE j.phase = 'saving' AND j.ended_at IS NULL
+    ORDER BY turn, j.id
+    LIMIT $1
+)
 SELECT
-    j.id AS job_id,
+    first.id AS job_id,
     c.id AS scan_id
-FROM jobs AS j
-INNER JOIN scans AS c ON j.id = c.job_id
-WHERE j.phase = 'saving'
-ORDER BY j.id
-LIMIT $1
+FROM first
+INNER JOIN scans AS c ON first.id = c.job_id
+ORDER BY first.turn, first.id
