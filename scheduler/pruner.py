@@ -1,4 +1,4 @@
-"""Keep the database fit: partitions ahead of need, old history dropped, hot tables vacuumed."""
+"""Keep the database fit: partitions ahead of need, old history dropped."""
 
 from __future__ import annotations
 
@@ -38,10 +38,7 @@ class Pruner:
         if made:
             log.info("partitions.made", partitions=made)
         await maintenance.forget_expired(self._store)
-        deleted = await self._prune()
-        if await maintenance.vacuum_hot_tables(self._store):
-            log.debug("queue.vacuumed")
-        return deleted
+        return await self._prune()
 
     async def _prune(self) -> int:
         dropped = await maintenance.drop_partitions(self._store, self._history)

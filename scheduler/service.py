@@ -25,8 +25,8 @@ from scheduler.promoter import Promoter
 from scheduler.pruner import INTERVAL_S, Pruner
 from scheduler.reaper import Reaper
 from scheduler.settler import Settler
-from scheduler.tallier import INTERVAL_S as TALLY_INTERVAL_S
 from scheduler.tallier import Tallier
+from scheduler.vacuumer import Vacuumer
 
 log = get_logger(__name__)
 
@@ -72,7 +72,9 @@ async def _run(settings: Settings, store: Store, health: LoopHealth) -> None:
     git = Git(allow_local=settings.allow_local_repos)
     with ExitStack() as stack:
         # Without a topic a loop is woken by a reconnected listener only, and by its interval.
-        housekeeping, tallying = (stack.enter_context(store.signals.subscribe()) for _ in range(2))
+        housekeeping, uncounted, dead_rows = (
+            stack.enter_context(store.signals.subscribe()) for _ in range(3)
+        )
         waiting, planning, settlement, delayed, lease_end, deadline, told = (
             stack.enter_context(store.signals.subscribe(*topics))
             for topics in (["jobs"], ["prepared"], ["settle"], ["delayed"], [], [], ["delayed"])
@@ -94,6 +96,8 @@ async def _run(settings: Settings, store: Store, health: LoopHealth) -> None:
                 "reaper": lease_end,
                 "sweeper": lease_end,
                 "expirer": deadline,
+                "tallier": uncounted,
+                "vacuumer": dead_rows,
             },
             told,
         )
@@ -110,7 +114,8 @@ async def _run(settings: Settings, store: Store, health: LoopHealth) -> None:
                     LoopRun(Reaper(store, settings), lease_end, rest_s),
                     LoopRun(Expirer(store, settings.scheduler), deadline, rest_s),
                     LoopRun(Pruner(store, settings.scheduler), housekeeping, INTERVAL_S),
-                    LoopRun(Tallier(store), tallying, TALLY_INTERVAL_S),
+                    LoopRun(Tallier(store), uncounted, rest_s),
+                    LoopRun(Vacuumer(store), dead_rows, rest_s),
                 ],
                 health,
                 is_outage=is_unavailable,

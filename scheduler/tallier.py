@@ -5,12 +5,9 @@ from __future__ import annotations
 from core.store import counting
 from core.store.store import Store
 
-#: How often it looks, seconds: readers count what it has not got to themselves, a row each.
-INTERVAL_S = 5.0
-
 
 class Tallier:
-    """The loop from `uncounted_jobs` to `job_counts`."""
+    """The loop from `uncounted_jobs` to `job_counts`; woken by the lookout, which sees them."""
 
     name = "tallier"
 

@@ -14,10 +14,12 @@ from core.domain.outcomes import Reason
 from core.runtime.settings import LeaseSettings, Settings
 from core.store import jobs
 from core.store.duties import Duties
+from core.store.maintenance import MOST_DEAD_ROWS
 from core.store.notify import Subscription
 from core.store.store import Store
 from scheduler.lookout import Lookout
 from tests.store import lifecycle as life
+from tests.store.history import close_job
 
 LOOPS = [field.name for field in fields(Duties)]
 SETTINGS = Settings(data_dir=Path("/nonexistent"), lease=LeaseSettings(lease_s=30, start_s=20))
@@ -118,6 +120,23 @@ async def an_overdue_job(store: Store, project_id: int) -> None:
     await store.db.execute("UPDATE jobs SET expires_at = now() - interval '1 s'")
 
 
+async def a_closed_job(store: Store, project_id: int) -> None:
+    await close_job(store.db, project_id)
+
+
+async def many_dead_rows(store: Store, project_id: int) -> None:
+    async with store.db.connection() as connection:
+        await connection.execute(
+            "INSERT INTO uncounted_jobs (project_id, job_id) SELECT $1, n"
+            " FROM generate_series(1, $2::bigint + 1) AS n",
+            project_id,
+            MOST_DEAD_ROWS,
+        )
+        await connection.execute("DELETE FROM uncounted_jobs")
+        # statistics reach the others at leisure
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+
+
 @pytest.mark.parametrize(
     ("situation", "woken"),
     [
@@ -132,6 +151,8 @@ async def an_overdue_job(store: Store, project_id: int) -> None:
         (an_offer_nobody_starts, {"reaper", "sweeper"}),
         (a_running_task, {"sweeper"}),
         (an_overdue_job, {"admitter", "expirer"}),
+        (a_closed_job, {"tallier"}),
+        (many_dead_rows, {"vacuumer"}),
     ],
 )
 async def test_a_loop_is_woken_when_there_is_work_for_it(

@@ -32,7 +32,7 @@ old AS MATERIALIZED (
             INNER JOIN scans AS later_scan ON later.id = later_scan.job_id
             WHERE
                 later.project_id = j.project_id
-                AND later.phase <> 'closed'
+                AND later.ended_at IS NULL
                 AND later_scan.base_scan_id = s.id
         )
         AND NOT EXISTS (

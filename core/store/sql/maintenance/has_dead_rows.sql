@@ -9,5 +9,5 @@ SELECT EXISTS (
         ]::regclass[])
         AND t.n_dead_tup > $1
         AND coalesce(greatest(t.last_vacuum, t.last_autovacuum), '-infinity')
-        < now() - interval '30 s'
+        < now() - interval '15 s'
 )

@@ -4,27 +4,29 @@ SELECT
         (
             SELECT 0
             FROM jobs AS j
-            WHERE j.phase = 'waiting'
+            WHERE j.phase = 'waiting' AND j.ended_at IS NULL
             LIMIT 1
         ),
         (
             SELECT extract(EPOCH FROM min(j.admission_expires_at) - now())
             FROM jobs AS j
-            WHERE j.phase = 'resolving'
+            WHERE j.phase = 'resolving' AND j.ended_at IS NULL
         )
     )::double precision AS admitter,
     (
         SELECT 0
         FROM jobs AS j
         INNER JOIN task_outcomes AS o ON j.prepare_task_id = o.task_id
-        WHERE j.phase = 'preparing'
+        WHERE j.phase = 'preparing' AND j.ended_at IS NULL
         LIMIT 1
     )::double precision AS planner,
     (
         SELECT 0
         FROM jobs AS j
         -- Some task of it has closed: that may decide about the others.
-        WHERE j.phase = 'saving' OR (j.phase = 'running' AND j.open_tasks < j.task_num)
+        WHERE
+            j.ended_at IS NULL
+            AND (j.phase = 'saving' OR (j.phase = 'running' AND j.open_tasks < j.task_num))
         LIMIT 1
     )::double precision AS settler,
     least(
@@ -77,11 +79,35 @@ SELECT
         (
             SELECT extract(EPOCH FROM min(j.expires_at) - now())
             FROM jobs AS j
-            WHERE j.phase <> 'closed' AND j.phase <> 'saving'
+            WHERE j.ended_at IS NULL AND j.phase <> 'saving'
         ),
         (
             SELECT $3 + extract(EPOCH FROM min(j.saving_at) - now())
             FROM jobs AS j
-            WHERE j.phase = 'saving'
+            WHERE j.phase = 'saving' AND j.ended_at IS NULL
         )
-    )::double precision AS expirer
+    )::double precision AS expirer,
+    (
+        SELECT 0
+        FROM uncounted_jobs AS u
+        LIMIT 1
+    )::double precision AS tallier,
+    (
+        -- as maintenance/has_dead_rows has it
+        SELECT 0
+        FROM
+            unnest(array[
+                'task_ready', 'task_leases', 'task_pending', 'attempt_progress', 'worker_beats',
+                'uncounted_jobs'
+            ]::regclass[]) AS t (relid)
+        WHERE
+            pg_stat_get_dead_tuples(t.relid) > $4
+            AND coalesce(
+                greatest(
+                    pg_stat_get_last_vacuum_time(t.relid),
+                    pg_stat_get_last_autovacuum_time(t.relid)
+                ),
+                '-infinity'
+            ) < now() - interval '15 s'
+        LIMIT 1
+    )::double precision AS vacuumer
