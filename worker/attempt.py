@@ -212,8 +212,6 @@ class Attempt:
 
     async def _check_out(self, mirror: Mirror) -> None:
         source = make_private(self._folder) / "source"
-        # With a fresh mirror, after a damaged one, this is the second time.
-        await asyncio.to_thread(remove_tree, source)
         listing = asyncio.create_task(files_for(mirror, self.spec), name="listing")
         try:
             await mirror.check_out(source, timeout_s=self._limits.wall_s)
@@ -309,14 +307,11 @@ class Attempt:
         """Let the engine judge what its commands left behind; keep its report as an artifact."""
         try:
             async with asyncio.timeout(_THINK_S):
-                self._verdict = await asyncio.to_thread(self._judge, task)
+                self._verdict, artifact = await asyncio.to_thread(self._judge, task)
         except TimeoutError as error:
             raise _StepFailed(
                 Reason.REPORT_UNREADABLE, f"its report was not read within {_THINK_S:g} s"
             ) from error
-        artifact = await asyncio.to_thread(
-            digest, self.entry.artifacts / RESULT_ARTIFACT, RESULT_ARTIFACT
-        )
         most = self._tools.enrolment.limits.artifact_bytes
         if artifact.size_bytes > most:
             raise _StepFailed(
@@ -325,12 +320,12 @@ class Attempt:
             )
         self._artifacts.append(artifact)
 
-    def _judge(self, task: EngineTask) -> Verdict:
+    def _judge(self, task: EngineTask) -> tuple[Verdict, ArtifactRef]:
         offered = self._tools.engines[self.spec.engine]
         verdict = judge(offered, task, self._ended, limit_text=self._ended_by)
         path = self.entry.artifacts / RESULT_ARTIFACT
         write_report(path, verdict, self.spec, version=offered.version)
-        return verdict
+        return verdict, digest(path, RESULT_ARTIFACT)
 
     # --- step 4 ------------------------------------------------------------------------------
 

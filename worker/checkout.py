@@ -28,6 +28,7 @@ from core.domain.scm import (
 )
 from core.protocol.messages import ScmAuth, Source
 from core.runtime.git import Git, raise_unless_ok, trusted_folders
+from worker.listings import Listings
 from worker.mirror import (
     LOCAL_TIMEOUT_S,
     Mirror,
@@ -63,6 +64,7 @@ class MirrorCache:
         self._git = git
         self._max_bytes = max_bytes
         self._lock_timeout_s = lock_timeout_s
+        self._listings = Listings()
 
     @asynccontextmanager
     async def open(self, source: Source, *, timeout_s: float) -> AsyncIterator[Mirror]:
@@ -150,7 +152,13 @@ class MirrorCache:
         if not (folder / "HEAD").exists():
             return None
         mirror = Mirror(
-            self._git, folder, wanted.revision, wanted.base, wanted.is_base_missing, lock
+            self._git,
+            folder,
+            wanted.revision,
+            wanted.base,
+            wanted.is_base_missing,
+            lock,
+            self._listings,
         )
         for sha in wanted.commits:
             if not await _has(mirror, sha):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.domain.errors import ScmError
@@ -16,10 +16,14 @@ from core.domain.outcomes import Reason
 from core.domain.scm import redact
 from core.runtime.git import Git, GitResult
 from core.runtime.git_failures import last_words
-from worker.tree import make_read_only
+from worker.listings import Listing, Listings
+from worker.scope import parse_tree
+from worker.tree import make_read_only, remove_tree
 
 LOCAL_TIMEOUT_S = 60.0
 _LISTING_BYTES = 512 << 20
+#: A listing shorter than that is read where it is: handing it to a thread would take longer.
+_SHORT_BYTES = 64 << 10
 _CORRUPT = re.compile(
     r"corrupt|bad object|object file .* is empty|unable to (read|find|open) |missing blob"
     r"|not a git repository|bad config|loose object|invalid sha1 pointer|could not parse|packfile"
@@ -41,14 +45,18 @@ class Mirror:
     #: A base was asked for and could not be fetched.
     is_base_missing: bool
     lock: int
+    #: What is known of commits from before.
+    listings: Listings = field(default_factory=Listings)
 
     async def check_out(self, into: Path, *, timeout_s: float) -> None:
-        """Write the revision's files below *into*: plain, read-only, no `.git`.
+        """Write the revision's files below *into*, in place of what is there.
+
+        Plain, read-only, no `.git`.
 
         Raises:
             ScmError: `checkout_failed`.
         """
-        await asyncio.to_thread(into.mkdir, mode=0o700)
+        await asyncio.to_thread(_clear, into)
         index = into.with_name(into.name + ".index")
         env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(into)}
         try:
@@ -58,6 +66,22 @@ class Mirror:
         finally:
             index.unlink(missing_ok=True)
         await asyncio.to_thread(make_read_only, into)
+
+    async def files(self) -> Listing:
+        """Return (path, blob id) of the revision's regular files.
+
+        Raises:
+            ScmError: `checkout_failed`.
+        """
+        listing = self.listings.get(self.git_dir, self.revision)
+        if listing is None:
+            output = await self.read("ls-tree", "-r", "-z", "--full-tree", self.revision)
+            if len(output) <= _SHORT_BYTES:
+                listing = parse_tree(output)
+            else:  # a hundred thousand names would hold up the heartbeat
+                listing = await asyncio.to_thread(parse_tree, output)
+            self.listings.keep(self.git_dir, self.revision, listing)
+        return listing
 
     async def read(
         self,
@@ -102,6 +126,12 @@ class Mirror:
             # Whoever kills the worker, the mirror stays locked until the last git has ended.
             pass_fds=(self.lock,),
         )
+
+
+def _clear(folder: Path) -> None:
+    # With a fresh mirror, after a damaged one, this is the second time.
+    remove_tree(folder)
+    folder.mkdir(mode=0o700)
 
 
 class MirrorDamaged(ScmError):

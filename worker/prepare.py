@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, ParamSpec, TypeVar
 
 from core.domain.errors import ScmError
 from core.domain.languages import HEAD_BYTES, language_of, needs_head
 from core.domain.outcomes import Reason
 from core.protocol.messages import PrepareReport, TaskSpec
 from worker.mirror import Mirror, checkout_failed
-from worker.scope import Change, PathFilter, Scope, parse_changes, parse_tree
+from worker.scope import Change, PathFilter, Scope, parse_changes
 
 #: Files without a telling name whose first bytes are read; the rest stay unclassified.
 _MAX_HEADS = 5_000
 _MAX_HEAD_BLOB = 64 << 10
 _ANALYSED = "ACMRT"
+#: Files that are looked at in a millisecond: handing them to a thread would take longer.
+_FEW_FILES = 500
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 #: Files by which engines are configured from within a repository.
 CONFIG_FILES = frozenset(
@@ -63,11 +67,11 @@ async def prepare(mirror: Mirror, spec: TaskSpec) -> PrepareReport:
         core.domain.errors.InvalidField: a glob or `scan_path` cannot be used.
     """
     wanted = _filter_of(spec)
-    tree = await _tree(mirror, mirror.revision)
+    tree = await mirror.files()
     await _check_folder(mirror, wanted)
-    blobs = dict(await asyncio.to_thread(_in_scope, tree, wanted))
+    blobs = dict(await _aside(len(tree), _in_scope, tree, wanted))
     heads = await _heads(mirror, blobs)
-    languages = await asyncio.to_thread(_languages, blobs, heads)
+    languages = await _aside(len(blobs), _languages, blobs, heads)
     base = await _verdict(mirror)
     changes = await _changes(mirror) if base == "ancestor" else []
     changed = [path for path in _changed_files(changes) if path in blobs]
@@ -89,8 +93,8 @@ async def files_for(mirror: Mirror, spec: TaskSpec) -> Scope:
         core.domain.errors.InvalidField: a glob or `scan_path` cannot be used.
     """
     wanted = _filter_of(spec)
-    tree = await _tree(mirror, mirror.revision)
-    all_files = sorted(path for path, _ in await asyncio.to_thread(_in_scope, tree, wanted))
+    tree = await mirror.files()
+    all_files = sorted(path for path, _ in await _aside(len(tree), _in_scope, tree, wanted))
     if spec.source.base_revision is None:
         return Scope(all_files, all_files)
     if mirror.base is None:
@@ -114,10 +118,11 @@ def _languages(paths: Iterable[str], heads: Mapping[str, bytes]) -> dict[str, st
     return {path: language_of(path, heads.get(path, b"")) for path in paths}
 
 
-async def _tree(mirror: Mirror, revision: str) -> list[tuple[str, str]]:
-    listing = await mirror.read("ls-tree", "-r", "-z", "--full-tree", revision)
-    # In a thread: a hundred thousand names would hold up the heartbeat.
-    return await asyncio.to_thread(parse_tree, listing)
+async def _aside(files: int, work: Callable[_P, _T], /, *args: _P.args, **more: _P.kwargs) -> _T:
+    """Do some work on that many files: in a thread when it would hold up the heartbeat."""
+    if files <= _FEW_FILES:
+        return work(*args, **more)
+    return await asyncio.to_thread(work, *args, **more)
 
 
 async def _check_folder(mirror: Mirror, wanted: PathFilter) -> None:
