@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -145,8 +144,9 @@ def _time(moment: datetime | None, zone: ZoneInfo) -> str | None:
     return None if moment is None else wire_time(moment, zone)
 
 
-def _total(counts: Any) -> dict[str, int]:
-    total: Counter[str] = Counter()
+def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
     for count in counts:
-        total.update(count)
-    return dict(total)
+        for name, number in count.items():
+            total[name] = total.get(name, 0) + number
+    return total

@@ -23,9 +23,10 @@ _TASK_IN_SCOPE = query("details/task_in_scope")
 _ATTEMPT_BY_NUMBER = query("details/attempt_by_number")
 _TASK_IS_PRUNED = query("details/task_is_pruned")
 
+_STATES = {int(state): state for state in JobState}
 
-@dataclass(frozen=True, slots=True)
-class CoJob:
+
+class CoJob(NamedTuple):
     """Another open job of the project."""
 
     id: JobId
@@ -33,9 +34,8 @@ class CoJob:
     state: JobState
 
 
-@dataclass(frozen=True, slots=True)
-class TaskDetail:
-    """One engine's share of a job."""
+class TaskDetail(NamedTuple):
+    """One engine's share of a job; a tuple, since a job has many."""
 
     id: TaskId
     module: str
@@ -59,9 +59,8 @@ class TaskDetail:
     has_log: bool
 
 
-@dataclass(frozen=True, slots=True)
-class JobDetail:
-    """A job with everything the detail shows."""
+class JobDetail(NamedTuple):
+    """A job with everything the detail shows; a tuple, made for each of many requests."""
 
     id: JobId
     scan_id: ScanId
@@ -149,10 +148,10 @@ async def detail_many(
 def _detail(row: Any) -> JobDetail:
     job = dict(row)
     del job["n"]
-    job["state"] = JobState(job["state"])
+    job["state"] = _STATES[job["state"]]
     job["tasks"] = [_task(_TaskRow(*task), job) for task in row["tasks"]]
     job["co_jobs"] = [
-        CoJob(other, scan_id, JobState(state)) for other, scan_id, state in row["co_jobs"]
+        CoJob(other, scan_id, _STATES[state]) for other, scan_id, state in row["co_jobs"]
     ]
     return JobDetail(**job)
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -92,9 +92,8 @@ class JobFilter:
         return {kind: part for kind, part in found.items() if part is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class ListedJob:
-    """One line of the list."""
+class ListedJob(NamedTuple):
+    """One line of the list; a tuple, since a page has many."""
 
     id: JobId
     scan_id: ScanId
@@ -338,4 +337,4 @@ def _pattern(part: str | None) -> str | None:
 
 def _listed(row: Any) -> ListedJob:
     job_id, scan_id, state, *others = row
-    return ListedJob(job_id, scan_id, _STATES[state], *others)
+    return ListedJob._make((job_id, scan_id, _STATES[state], *others))
