@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import orjson
 from aiohttp import web
+from pydantic import BaseModel
 
 from api.errors import GENERIC_CODE, FieldError
 
@@ -25,6 +26,11 @@ def bare(data: Any, *, status: int = 200, headers: Mapping[str, str] | None = No
     return web.Response(
         body=orjson.dumps(data), status=status, headers=headers, content_type="application/json"
     )
+
+
+def message(content: BaseModel) -> web.Response:
+    """Answer a message of the worker protocol."""
+    return web.Response(body=content.model_dump_json().encode(), content_type="application/json")
 
 
 def error(

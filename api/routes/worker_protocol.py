@@ -5,14 +5,13 @@ Who calls is read from the worker token and nothing else; what it may touch, fro
 
 from __future__ import annotations
 
-import asyncio
 from typing import Literal
 from uuid import UUID
 
 from aiohttp import web
 
 from api.claims import CLAIMS
-from api.envelope import bare
+from api.envelope import message
 from api.errors import Unauthorized, invalid
 from api.gathering import GATHERING
 from api.holding import HOLDING
@@ -34,7 +33,6 @@ from core.protocol.messages import (
     HeartbeatResponse,
     Intervals,
     Limits,
-    Message,
     Quarantine,
     RegisterRequest,
     RegisterResponse,
@@ -98,7 +96,7 @@ async def register(request: web.Request, body: RegisterRequest) -> web.Response:
     except EnrolmentSpent as error:
         raise Unauthorized(str(error)) from None
     log.info("worker.registered", worker_id=worker_id, name=body.name, slots=body.slots)
-    return _answer(
+    return message(
         RegisterResponse(
             worker_id=worker_id,
             token=token,
@@ -128,7 +126,7 @@ async def rotate_token(request: web.Request) -> web.Response:
         ttl_s=ttl_s,
         replaces=hash_token(worker.token),
     )
-    return _answer(TokenResponse(token=token, token_expires_in_s=ttl_s))
+    return message(TokenResponse(token=token, token_expires_in_s=ttl_s))
 
 
 def _registration_token(body: RegisterRequest) -> str:
@@ -183,7 +181,7 @@ async def claim(request: web.Request, body: ClaimRequest) -> web.Response:
             request.app[STORE], [worker.worker_id], policy=request.app[SETTINGS].scheduler
         )
     log.info("tasks.offered", worker_id=worker.worker_id, tasks=[task.task_id for task in tasks])
-    return _answer(ClaimResponse(tasks=tasks))
+    return message(ClaimResponse(tasks=tasks))
 
 
 def _claim_id(body: ClaimRequest) -> UUID:
@@ -201,14 +199,14 @@ def _claim_id(body: ClaimRequest) -> UUID:
     answers={200: Answer(StartResponse)},
 )
 async def start(request: web.Request, body: StartRequest) -> web.Response:
-    starts, worker_id = request.app[GATHERING].starts, request[WORKER].worker_id
+    worker_id = request[WORKER].worker_id
     proofs = [proof(ref.attempt_id, ref.lease_token) for ref in body.attempts]
-    running = await asyncio.gather(*(starts((worker_id, one)) for one in proofs))
+    running = await request.app[GATHERING].starts.all((worker_id, one) for one in proofs)
     verdicts = [
         StartVerdict(attempt_id=one.attempt_id, verdict="running" if is_running else "lease_lost")
         for one, is_running in zip(proofs, running, strict=True)
     ]
-    return _answer(StartResponse(attempts=verdicts))
+    return message(StartResponse(attempts=verdicts))
 
 
 # --- heartbeat ------------------------------------------------------------------------------------
@@ -233,7 +231,7 @@ async def heartbeat(request: web.Request, body: HeartbeatRequest) -> web.Respons
         await _requeue_forgotten(request, answer)
         if not _is_order(answer, body) and await hold.news() and not hold.is_abandoned:
             answer = await gathering.orders(beat)
-    return _answer(_heartbeat_answer(answer, settings))
+    return message(_heartbeat_answer(answer, settings))
 
 
 def _hold_s(body: HeartbeatRequest, lease: LeaseSettings) -> float:
@@ -310,14 +308,10 @@ async def goodbye(request: web.Request, body: GoodbyeRequest) -> web.Response:
     worker_id = request[WORKER].worker_id
     released = await attempts.release(request.app[STORE], worker_id)
     log.info("worker.left", worker_id=worker_id, reason=body.reason, released=released)
-    return _answer(GoodbyeResponse(released=released))
+    return message(GoodbyeResponse(released=released))
 
 
 # --- what every answer is made of -----------------------------------------------------------------
-
-
-def _answer(message: Message) -> web.Response:
-    return bare(message.model_dump(mode="json"))
 
 
 def _intervals(settings: Settings) -> Intervals:

@@ -6,19 +6,19 @@ lease still holds.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 
 import orjson
 from aiohttp import web
 
-from api.envelope import bare
+from api.envelope import message
 from api.errors import invalid
 from api.gathering import GATHERING
 from api.keys import WORKER
 from api.leases import proof
 from api.operations import Answer, Operations
 from api.principals import Access
+from core.domain.ids import WorkerId
 from core.domain.outcomes import REPORTABLE, Outcome, Reason
 from core.protocol.messages import (
     RESULT_ARTIFACT,
@@ -28,7 +28,7 @@ from core.protocol.messages import (
     ResultVerdict,
 )
 from core.runtime.logs import get_logger
-from core.store.attempts import ArtifactProof, Finished, FinishVerdict
+from core.store.attempts import ArtifactProof, Finished, FinishVerdict, Judged
 
 log = get_logger(__name__)
 
@@ -46,8 +46,14 @@ operations = Operations("worker_protocol")
 async def report_results(request: web.Request, body: ResultsRequest) -> web.Response:
     for index, result in enumerate(body.results):
         _check_result(result, f"results.{index}")
-    verdicts = await asyncio.gather(*(_judge(request, result) for result in body.results))
-    return bare(ResultsResponse(results=verdicts).model_dump(mode="json"))
+    worker_id = request[WORKER].worker_id
+    judged = await request.app[GATHERING].results.all(
+        (worker_id, _finished(result)) for result in body.results
+    )
+    verdicts = [
+        _told(worker_id, result, one) for result, one in zip(body.results, judged, strict=True)
+    ]
+    return message(ResultsResponse(results=verdicts))
 
 
 def _check_result(result: AttemptResult, where: str) -> None:
@@ -66,9 +72,8 @@ def _check_result(result: AttemptResult, where: str) -> None:
         raise invalid(f"{where}.artifacts", f"must have {RESULT_ARTIFACT}: an engine's findings")
 
 
-async def _judge(request: web.Request, result: AttemptResult) -> ResultVerdict:
-    worker_id = request[WORKER].worker_id
-    judged = await request.app[GATHERING].results((worker_id, _finished(result)))
+def _told(worker_id: WorkerId, result: AttemptResult, judged: Judged) -> ResultVerdict:
+    """Return the verdict on a result as it is told, and note it."""
     is_refused = judged.verdict is FinishVerdict.LEASE_LOST
     log.info(
         "result.refused" if is_refused else "attempt.finished",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeAlias, TypeVar, cast
 
 from core.domain.errors import KennelError
@@ -68,13 +68,32 @@ class Coalescer(Generic[Item, Answer]):
         Raises:
             Overloaded: too many callers wait already.
         """
+        return await self._enter(item)
+
+    async def all(self, items: Iterable[Item]) -> list[Answer]:
+        """Return the answers to *items*, in order, or the first error of one of them.
+
+        Raises:
+            Overloaded: too many callers wait already.
+        """
+        futures: list[asyncio.Future[Answer]] = []
+        try:
+            futures.extend(map(self._enter, items))
+        except BaseException:
+            # None of them is asked for, of whichever there were too many.
+            for future in futures:
+                future.cancel()
+            raise
+        return await asyncio.gather(*futures)
+
+    def _enter(self, item: Item) -> asyncio.Future[Answer]:
         if len(self._waiting) >= self._most_waiting:
             raise Overloaded(f"too many callers wait for {self._name}; try again")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if len(self._running) < self._lanes:
             self._open_lane()
-        return await future
+        return future
 
     def _open_lane(self) -> None:
         # In a context of its own: what is logged of a batch is not of the one call that opened it.

@@ -123,6 +123,60 @@ async def test_too_many_callers_are_refused_and_the_others_served() -> None:
     assert isinstance(answers[3], Overloaded)
 
 
+async def test_several_items_of_one_caller_are_answered_in_order() -> None:
+    work = Work()
+    work.go.set()
+    coalescer = Coalescer("test", work, is_shared=never, most=2)
+
+    assert await coalescer.all(range(5)) == [0, 10, 20, 30, 40]
+    assert await coalescer.all([]) == []
+    assert work.batches == [[0, 1], [2, 3], [4]]
+
+
+async def test_of_several_items_too_many_none_is_asked_for() -> None:
+    work = Work()
+    coalescer = Coalescer("test", work, is_shared=never, most_waiting=2)
+
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(coalescer(1))
+        await work.begun.wait()
+        with pytest.raises(Overloaded):
+            await coalescer.all([2, 3, 4])
+        work.go.set()
+
+    assert first.result() == 10
+    assert work.batches == [[1]]
+
+
+async def test_a_caller_of_several_items_that_leaves_takes_them_along() -> None:
+    work = Work()
+    coalescer = Coalescer("test", work, is_shared=never)
+
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(coalescer(1))
+        await work.begun.wait()
+        gone = asyncio.create_task(coalescer.all([2, 3]))
+        await one_turn()
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        work.go.set()
+
+    assert first.result() == 10
+    assert work.batches == [[1]]
+
+
+async def test_the_error_of_one_of_several_items_is_the_caller_s() -> None:
+    async def work(items: Sequence[int]) -> Sequence[int]:
+        if 2 in items:
+            raise ZeroDivisionError
+        return items
+
+    coalescer = Coalescer("test", work, is_shared=never)
+
+    with pytest.raises(ZeroDivisionError):
+        await coalescer.all([1, 2, 3])
+
+
 async def test_work_that_answers_too_few_leaves_nobody_waiting() -> None:
     async def work(items: Sequence[int]) -> Sequence[int]:
         return items[1:]
