@@ -110,7 +110,7 @@ def _completing(service: str, redactor: Redactor) -> Processor:
 
     def complete(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         line: dict[str, Any] = {
-            "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+            "timestamp": datetime.now(UTC),
             "level": _LEVELS.get(method, method),
             "event": None,
         }
@@ -130,7 +130,7 @@ def _json(stream: IO[str]) -> list[Processor]:
     is_journal = _is_journal(stream)
 
     def render(_: WrappedLogger, __: str, event: EventDict) -> str:
-        line = orjson.dumps(event).decode()
+        line = orjson.dumps(event, option=orjson.OPT_UTC_Z).decode()
         return f"<{_PRIORITY.get(event['level'], 6)}>{line}" if is_journal else line
 
     return [render]
@@ -158,6 +158,8 @@ def _without_controls(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _printable(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
     if not isinstance(value, str):
         return value
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in value)
