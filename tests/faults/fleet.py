@@ -46,7 +46,7 @@ SETTINGS = FAST_LEASES | {
 }
 APIS = SCHEDULERS = 2
 WORKERS = 4
-SLOTS = 4
+SLOTS = 6
 #: The worker whose disk can be filled, the one whose clock can be moved, those behind a meddler.
 SMALL_DISK, MOVED_CLOCK, MEDDLED = "worker-1", "worker-2", ("worker-3", "worker-4")
 DISK_BYTES = 24 << 20

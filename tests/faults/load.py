@@ -24,8 +24,9 @@ from tests.e2e.repositories import new_repository
 from tests.faults.engine import NAMES
 from tests.faults.waiting import within
 
-PROJECTS = 12
-LANES = 24
+#: So many that every slot has a task waiting for it: two clients a project, eight tasks a job.
+PROJECTS = 16
+LANES = 32
 _LOOK_S = 1.0
 _PATIENCE_S = 45.0
 #: Answers that ask to come again.
