@@ -20,7 +20,7 @@ from core.store.store import Store
 from scheduler.expirer import Expirer
 from scheduler.planner import Planner
 from scheduler.promoter import Promoter
-from scheduler.pruner import Pruner
+from scheduler.pruner import SELDOM, Pruner
 from scheduler.reaper import Reaper
 from scheduler.service import run_scheduler
 from scheduler.settler import Settler
@@ -255,6 +255,33 @@ async def test_partitions_are_made_before_they_are_needed(store: Store) -> None:
 
     assert await store.db.fetchval("SELECT to_regclass('tasks_p2') IS NOT NULL")
     assert await store.db.fetchval("SELECT to_regclass('blobs_p2') IS NOT NULL")
+
+
+async def test_what_is_old_is_looked_for_every_few_times(store: Store) -> None:
+    worker = await life.add_worker(store)
+    pruner = Pruner(store, SchedulerSettings())
+    forgot = []
+    for n in range(SELDOM + 1):
+        await store.db.execute(
+            "INSERT INTO worker_tokens (token_hash, worker_id, expires_at)"
+            " VALUES ($1, $2, now() - interval '1 day')",
+            b"%d" % n,
+            worker,
+        )
+        await pruner.tick()
+        forgot.append(not await store.db.fetchval("SELECT count(*) FROM worker_tokens"))
+
+    assert forgot == [True, *[False] * (SELDOM - 1), True]
+
+
+async def test_partitions_are_made_each_time(store: Store) -> None:
+    pruner = Pruner(store, SchedulerSettings())
+    await pruner.tick()
+    await store.db.execute("SELECT setval('tasks_id_seq', 1000001)")
+
+    await pruner.tick()
+
+    assert await store.db.fetchval("SELECT to_regclass('tasks_p2') IS NOT NULL")
 
 
 async def test_the_reaper_takes_what_a_silent_worker_held(store: Store, project_id: int) -> None:
