@@ -13,8 +13,6 @@ from bench.harness.processes import Crew
 from bench.harness.results import Figure, at_most
 
 _CPU, _TRANSACTIONS, _CPU_OF_MANY = at_most(0.5), at_most(1.0), at_most(5.0)
-#: What a start leaves to do is done by then, seconds.
-_SETTLING_S = 5.0
 
 
 async def measure(context: Context) -> Sequence[Figure]:
@@ -22,7 +20,8 @@ async def measure(context: Context) -> Sequence[Figure]:
     baseline = await _server_alone(context)
     cpu, transactions = await _idle(context, 0)
     many, many_transactions = await _idle(context, context.sizes.idle_workers)
-    seconds = f"over {context.sizes.idle_s:g} s, by /proc, all of PostgreSQL included"
+    seconds = f"over {context.sizes.idle_s:g} s"
+    by_proc = f"{seconds}, by /proc, all of PostgreSQL included"
     return [
         Figure(
             "idle_cpu",
@@ -30,14 +29,14 @@ async def measure(context: Context) -> Sequence[Figure]:
             "% of a core",
             _CPU,
             floor=baseline,
-            how=f"one api, scheduler and worker, {seconds}; floor: PostgreSQL alone",
+            how=f"one api, scheduler and worker, {by_proc}; floor: PostgreSQL alone",
         ),
         Figure(
             "idle_transactions",
             transactions,
             "1/s",
             _TRANSACTIONS,
-            how="of Kennel's database, by pg_stat_database",
+            how=f"of Kennel's database, by pg_stat_database, {seconds}",
         ),
         Figure(
             "idle_cpu_1000_workers",
@@ -45,7 +44,7 @@ async def measure(context: Context) -> Sequence[Figure]:
             "% of a core",
             _CPU_OF_MANY,
             how=f"with {context.sizes.idle_workers} more workers, idle, their claims and"
-            f" heartbeats held, whose own process is not counted; {seconds}",
+            f" heartbeats held, whose own process is not counted; {by_proc}",
             detail={
                 "transactions_a_second": many_transactions,
                 "workers": context.sizes.idle_workers,
@@ -55,7 +54,7 @@ async def measure(context: Context) -> Sequence[Figure]:
 
 
 async def _server_alone(context: Context) -> float:
-    await asyncio.sleep(_SETTLING_S)
+    await asyncio.sleep(context.sizes.settling_s)
     before, begun = context.server.cpu_s(), time.perf_counter()
     await asyncio.sleep(context.sizes.idle_s)
     return (context.server.cpu_s() - before) / (time.perf_counter() - begun) * 100
@@ -70,7 +69,7 @@ async def _idle(context: Context, workers: int) -> tuple[float, float]:
         await crew.worker(api, "idle")
         if workers:
             await stack.enter_async_context(simulated(crew, [api], workers=workers, slots=1))
-        await asyncio.sleep(_SETTLING_S)
+        await asyncio.sleep(context.sizes.settling_s)
         await context.server.checkpoint()
 
         def cpu_s() -> float:

@@ -77,7 +77,7 @@ class Profile:
             await spy.wait()
             if self._file(name).exists():
                 parts.append(_stacks_text(name, self._file(name).read_text(errors="replace")))
-        if not self._spies:
+        if self._pids and not self._spies:
             parts.append("Python processes were not sampled: bench/setup installs py-spy.")
         self.text = "\n\n".join(parts)
 

@@ -22,7 +22,11 @@ class Sizes:
     samples: int
     #: Starts and cancels of real engines.
     engine_runs: int
-    #: Length of the idle measurements, seconds.
+    #: What a start leaves to do is done by then, seconds; and its transactions are counted: an idle
+    #: connection hands over what it did after ten.
+    settling_s: float
+    #: Length of the idle measurements, seconds: some of the scheduler's looks, every five, and of
+    #: the held requests, twenty and twenty-five.
     idle_s: float
     idle_workers: int
     #: Finished jobs, one task each.
@@ -62,6 +66,7 @@ FULL = Sizes(
     workers=16,
     samples=600,
     engine_runs=100,
+    settling_s=15.0,
     idle_s=60.0,
     idle_workers=1_000,
     history=10_000_000,
@@ -86,7 +91,8 @@ QUICK = Sizes(
     workers=16,
     samples=200,
     engine_runs=30,
-    idle_s=15.0,
+    settling_s=12.0,
+    idle_s=25.0,
     idle_workers=1_000,
     history=1_000_000,
     big_project=100_000,
@@ -111,6 +117,7 @@ SMOKE = Sizes(
     workers=2,
     samples=20,
     engine_runs=2,
+    settling_s=1.0,
     idle_s=2.0,
     idle_workers=20,
     history=2_000,
