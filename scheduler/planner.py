@@ -75,10 +75,16 @@ class Planner:
         # What an older scheduler prepared has no places: it goes first.
         key_step = job.key_step or 0
         base_revision = job.scan_base_revision if scan_type is ScanType.INCREMENTAL else None
+        class_ids = await classes.ensure_classes(
+            self._store, [specs.requirement(job, choice) for choice in choices]
+        )
         planned = await admissions.plan(
             self._store,
             job.job_id,
-            [await self._task(job, choice, offers, base_revision) for choice in choices],
+            [
+                _task(job, choice, offers, class_id, base_revision)
+                for choice, class_id in zip(choices, class_ids, strict=True)
+            ],
             scan_type=scan_type,
             full_reason=full_reason,
             base_revision=base_revision,
@@ -90,17 +96,6 @@ class Planner:
             engines = [choice.name for choice in choices]
             log.info("job.planned", engines=engines, full_reason=full_reason)
         return planned
-
-    async def _task(
-        self, job: JobPlan, choice: EngineChoice, offers: Offers, base_revision: str | None
-    ) -> PlannedTask:
-        assert job.revision is not None  # recorded with the preparation
-        return PlannedTask(
-            engine=choice.name,
-            module=module_of(choice.name, offers),
-            class_id=await classes.ensure_class(self._store, specs.requirement(job, choice)),
-            spec=specs.engine_spec(job, choice, revision=job.revision, base_revision=base_revision),
-        )
 
     async def _close(self, job: JobPlan, code: int, message: str) -> bool:
         done = await jobs.close(
@@ -114,6 +109,18 @@ class Planner:
         if done:
             log.info("job.not_planned", result_code=int(code), message=message)
         return bool(done)
+
+
+def _task(
+    job: JobPlan, choice: EngineChoice, offers: Offers, class_id: int, base_revision: str | None
+) -> PlannedTask:
+    assert job.revision is not None  # recorded with the preparation
+    return PlannedTask(
+        engine=choice.name,
+        module=module_of(choice.name, offers),
+        class_id=class_id,
+        spec=specs.engine_spec(job, choice, revision=job.revision, base_revision=base_revision),
+    )
 
 
 def module_of(engine: str, offers: Offers) -> str:

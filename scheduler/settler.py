@@ -29,6 +29,8 @@ BATCH = 50
 #: Longest result message of a job, characters.
 MESSAGE_CHARS = 2000
 _REPORT_BYTES = 2**30
+#: A report shorter than that is checked where it is: handing it to a thread would take longer.
+_SHORT_BYTES = 64 << 10
 SUPERSEDED_HINT = "plz check the other job's result"
 
 
@@ -171,8 +173,10 @@ class Settler:
             ]
         )
         try:
-            # A thread: a large report takes a while to check, and others wait for this loop.
-            report = await asyncio.to_thread(EngineReport.model_validate_json, content)
+            if len(content) <= _SHORT_BYTES:
+                report = EngineReport.model_validate_json(content)
+            else:  # it takes a while to check, and others wait for this loop
+                report = await asyncio.to_thread(EngineReport.model_validate_json, content)
         except ValidationError as error:
             raise ReportMissing(
                 f"the report of task {end.task_id} ({end.engine}) cannot be read: "

@@ -20,7 +20,7 @@ from core.store.queries import query
 from core.store.store import Store
 
 _LOCK = query("workers/lock_capabilities")
-_FIND = query("tasks/find_class")
+_FIND = query("tasks/find_classes")
 _ENSURE = query("tasks/ensure_class")
 _CLASSES = query("tasks/classes")
 _CAPABLE = query("workers/capable")
@@ -77,20 +77,35 @@ def version_fits(version: str, version_range: str) -> bool:
 
 async def ensure_class(store: Store, requirement: Requirement) -> int:
     """Return the id of the class of *requirement*; a new one is matched with all workers."""
-    columns = (
+    [class_id] = await ensure_classes(store, [requirement])
+    return class_id
+
+
+async def ensure_classes(store: Store, requirements: Sequence[Requirement]) -> list[int]:
+    """Return the ids of the classes of *requirements*; new ones are matched with all workers."""
+    # Nearly always there, and matched then: classes are never dropped. Asked for each time, since
+    # another server may have taken over that never heard of them.
+    columns = zip(*map(_columns, requirements), strict=True)
+    known = await store.db.fetch(_FIND, *map(list, columns)) if requirements else []
+    return [
+        await _made(store, requirement) if row["id"] is None else int(row["id"])
+        for requirement, row in zip(requirements, known, strict=True)
+    ]
+
+
+def _columns(requirement: Requirement) -> tuple[str, str, str, str]:
+    return (
         requirement.engine,
         requirement.version_range,
         requirement.tag,
         requirement.isolation.value,
     )
-    # Nearly always there, and matched then: classes are never dropped. Asked for each time, since
-    # another server may have taken over that never heard of it.
-    known: int | None = await store.db.fetchval(_FIND, *columns)
-    if known is not None:
-        return known
+
+
+async def _made(store: Store, requirement: Requirement) -> int:
     async with store.db.transaction() as connection:
         await connection.execute(_LOCK)
-        row = await connection.fetchrow(_ENSURE, *columns)
+        row = await connection.fetchrow(_ENSURE, *_columns(requirement))
         assert row is not None  # made or found, under the lock
         if row["is_new"]:
             workers = await connection.fetch(_CAPABLE)
