@@ -1,7 +1,7 @@
 """Held claims of workers, answered together: one statement offers tasks to all that wait.
 
-A claim is asked for once when it comes, then whenever tasks may have become ready, and as a
-safety net every few seconds. Workers wait at no connection of their own.
+A claim is asked for once when it comes, then whenever tasks may have become ready; as a safety net
+it is seen every few seconds whether any are. Workers wait at no connection of their own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from core.store import attempts
 from core.store.attempts import Claim, Offer
 from core.store.lowwater import LowWater
 from core.store.pool import is_unavailable
+from core.store.ready import any_ready
 from core.store.store import Store
 
 #: A task is left to the worker that has its sources for this long, seconds; who was woken in that
@@ -64,6 +65,8 @@ class ClaimDesk:
     _waiting: dict[WorkerId, _Waiting] = field(default_factory=dict)
     #: How many times everybody is asked for, since tasks may have become ready.
     _stirred: int = 0
+    #: Tasks may have become ready unheard.
+    _is_unsure: bool = False
     _look: EventWake = field(default_factory=EventWake)
     _low_water: LowWater = field(default_factory=LowWater)
     _timer: asyncio.TimerHandle | None = None
@@ -84,17 +87,21 @@ class ClaimDesk:
             if self._waiting.get(claim.worker_id) is waiting:
                 del self._waiting[claim.worker_id]
 
-    def stir(self, *, looks: int = 2) -> None:
+    def stir(self) -> None:
         """Ask for every claim that waits: tasks may have become ready.
 
-        Two *looks*, since some may be left to another worker for a moment.
+        Twice, since some may be left to another worker for a moment.
         """
-        self._stirred = max(self._stirred, looks)
+        self._stirred = 2
         self._look.set()
 
     async def tick(self) -> int:
         """Ask once for the claims that are due."""
         stirred, self._stirred = self._stirred, 0
+        is_unsure, self._is_unsure = self._is_unsure, False
+        if is_unsure and not stirred and self._waiting and await any_ready(self.store):
+            # The safety net is for all; nobody's head start is over because of it.
+            stirred = 1
         now = asyncio.get_running_loop().time()
         for waiting in self._waiting.values():
             if stirred and waiting.is_wanted:
@@ -156,9 +163,11 @@ class ClaimDesk:
     async def _listen(self) -> None:
         with self.store.signals.subscribe("tasks") as tasks:
             while True:
-                # The safety net, too, is for all; nobody's head start is over because of it.
-                is_woken = await tasks.wait(self.tick_s)
-                self.stir(looks=2 if is_woken else 1)
+                if await tasks.wait(self.tick_s):
+                    self.stir()
+                else:
+                    self._is_unsure = True
+                    self._look.set()
 
 
 CLAIMS = web.AppKey("claims", ClaimDesk)

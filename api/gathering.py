@@ -31,8 +31,8 @@ from core.store.workers import WorkerIdentity
 
 #: Results hold up to a body's size each: few of them in one statement.
 _MOST_RESULTS = 64
-#: A heartbeat is held for seconds anyway: it may wait for company.
-_BEAT_GATHER_S = 0.02
+#: A heartbeat is held for seconds anyway, and an order ends that at once: it may wait for company.
+_BEAT_GATHER_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)

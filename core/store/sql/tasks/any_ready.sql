@@ -1,0 +1,2 @@
+-- Tell whether any task is ready, whomever it fits.
+SELECT EXISTS (SELECT FROM task_ready)
