@@ -65,6 +65,8 @@ _HOT: dict[str, Any] = {
         "autovacuum_vacuum_cost_delay": 0,
         "autovacuum_analyze_scale_factor": 0,
         "autovacuum_analyze_threshold": 5000,
+        # A plan made while a queue's file has no pages reads it whole, and lasts.
+        "vacuum_truncate": "off",
     }
 }
 #: Tables that grow with every job and change a few times each: looked at by autovacuum early.
@@ -269,7 +271,9 @@ idempotency_keys = Table(
 
 # --- jobs ---------------------------------------------------------------------------------------
 
-_OPEN = text("phase <> 'closed'")
+#: Which job is open, for indexes: by a column of which no statement that names a job speaks, lest
+#: statistics that know closed jobs only make the planner read an index of the open ones whole.
+_OPEN = text("ended_at IS NULL")
 _CLOSED = text("phase = 'closed'")
 #: What a job is labelled with, as SQL: messages that differ in digits only are one label.
 LABEL_FORMS = {
@@ -378,10 +382,16 @@ jobs = Table(
         "project_id",
         "is_forced",
         "id",
-        postgresql_where=text("phase = 'waiting'"),
+        postgresql_where=text("phase = 'waiting' AND ended_at IS NULL"),
     ),
-    Index("jobs_phase_idx", "phase", "id", postgresql_where=_OPEN),
-    Index("jobs_expires_at_idx", "expires_at", postgresql_where=_OPEN),
+    # By phase: who names a job and its phase finds it by this, or by its id.
+    Index("jobs_phase_idx", "phase", "id", postgresql_where=text("phase <> 'closed'")),
+    # Only where the deadline counts: nobody else's search is led through it.
+    Index(
+        "jobs_expires_at_idx",
+        "expires_at",
+        postgresql_where=text("ended_at IS NULL AND saving_at IS NULL"),
+    ),
     # What lists read of closed jobs; an open job pays for none of these.
     # A sum, so that a range of ids cannot be taken from the primary key, among all projects' jobs.
     Index(

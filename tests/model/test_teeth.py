@@ -39,7 +39,9 @@ MISTAKES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
     "a job is admitted beside an earlier forced one": (
         "jobs/admit",
-        {"j.phase <> 'closed'": "j.phase <> 'closed' AND NOT j.is_forced"},
+        {
+            "project.project_id AND j.ended_at IS NULL": "project.project_id AND j.ended_at IS NULL AND NOT j.is_forced"
+        },
     ),
     "a preparation is queued by a scheduler that lost the admission": (
         "jobs/prepare",

@@ -265,6 +265,22 @@ INNER JOIN (
 ) AS w ON w.n = 1 + (task.id / 4) % 200
 WHERE task.id % 4 = 0
 """
+#: Open jobs of which no task is in the queue yet.
+FLOOD = """
+WITH job AS (
+    INSERT INTO jobs (
+        project_id, phase, is_forced, is_incremental, created_from, creator, expires_at,
+        runtime_limit_s, task_num, open_tasks, prepare_task_id
+    )
+    SELECT
+        $1::bigint, 'queued', true, true, 'api', 'ann', now() + interval '1 day', 3600, 1, 1,
+        nextval('tasks_id_seq')
+    FROM generate_series(1, $2::integer)
+    RETURNING id
+)
+INSERT INTO scans (job_id, project_id, scan_type)
+SELECT job.id, $1::bigint, 1 FROM job
+"""
 FILLS = (
     """
     INSERT INTO scans (job_id, project_id, scan_type)

@@ -35,7 +35,7 @@ from core.store.pool import Database
 from core.store.store import Store
 from tests.store import lifecycle as life
 from tests.store.history import add_project
-from tests.store.plans import BACKLOG, FILL, FILLS, Explained, Node, Plan
+from tests.store.plans import BACKLOG, FILL, FILLS, FLOOD, Explained, Node, Plan
 
 #: Tasks one call of the hot path is about.
 BATCH = 10
@@ -69,8 +69,13 @@ BY_INDEX: Mapping[str, str] = {
 TOLERATED = frozenset({"tasks/leftovers"})
 
 
-async def filled(db: Database, store: Store, finished: int) -> tuple[int, list[int]]:
-    """Fill history and queue behind the statistics' back; return the projects of both."""
+async def filled(
+    db: Database, store: Store, finished: int, *, knows_history: bool = False
+) -> tuple[int, list[int]]:
+    """Fill history and queue behind the statistics' back; return the projects of both.
+
+    With *knows_history* the statistics know what is closed, and that nothing is open.
+    """
     history = await add_project(db)
     projects = [await add_project(db) for _ in range(OPEN)]
     class_id = await classes.ensure_class(store, classes.Requirement("lines"))
@@ -86,6 +91,8 @@ async def filled(db: Database, store: Store, finished: int) -> tuple[int, list[i
         await db.execute(fill, history, finished)
     # What a scheduler would have counted long ago.
     await db.execute("DELETE FROM uncounted_jobs")
+    if knows_history:
+        await db.execute("ANALYZE")
     await db.execute(BACKLOG, history, BACKLOG_TASKS, class_id)
     return history, projects
 
@@ -244,6 +251,14 @@ async def test_plans_hold_while_the_statistics_say_that_the_tables_are_empty(sto
     found = wrong(await plans_of(store, *await filled(store.db, store, 100_000)))
 
     assert unforeseen(found) == ""
+
+
+@pytest.mark.timeout(600)
+async def test_plans_hold_when_an_idle_server_meets_a_flood(store: Store) -> None:
+    projects = await filled(store.db, store, 20_000, knows_history=True)
+    await store.db.execute(FLOOD, await add_project(store.db), 2 * MOST_ROWS)
+
+    assert unforeseen(wrong(await plans_of(store, *projects))) == ""
 
 
 @pytest.mark.timeout(600)

@@ -21,7 +21,13 @@ held AS MATERIALIZED (
         l.log_bytes >= asked.log_bytes AS has_log,
         l.artifacts @> (asked.artifacts -> 'named') AS has_artifacts
     FROM asked
-    INNER JOIN task_leases AS l ON asked.attempt_id = l.attempt_id
+    CROSS JOIN LATERAL (
+        -- One by one, by the key: a plan made while the table was small would read all of it.
+        SELECT t.*
+        FROM task_leases AS t
+        WHERE t.attempt_id = asked.attempt_id
+        OFFSET 0
+    ) AS l
     WHERE
         l.token_hash = asked.token_hash
         AND l.worker_id = asked.worker_id
@@ -36,16 +42,27 @@ whole AS MATERIALIZED (
 ),
 job AS MATERIALIZED (
     SELECT j.id
-    FROM jobs AS j
-    WHERE
-        j.id IN (SELECT whole.job_id FROM whole)
-        AND j.phase IN ('preparing', 'queued', 'running')
-    ORDER BY j.id
-    FOR NO KEY UPDATE
+    FROM (SELECT DISTINCT whole.job_id FROM whole ORDER BY 1) AS named
+    CROSS JOIN LATERAL (
+        SELECT
+            jobs.id,
+            jobs.phase
+        FROM jobs
+        WHERE jobs.id = named.job_id
+        OFFSET 0
+        FOR NO KEY UPDATE
+    ) AS j
+    WHERE j.phase IN ('preparing', 'queued', 'running')
 ),
 lease AS (
     DELETE FROM task_leases AS l
-    USING whole INNER JOIN jobs AS j ON whole.job_id = j.id
+    USING whole
+    CROSS JOIN LATERAL (
+        SELECT jobs.prepare_task_id
+        FROM jobs
+        WHERE jobs.id = whole.job_id
+        OFFSET 0
+    ) AS j
     WHERE
         l.attempt_id = whole.attempt_id
         AND l.token_hash = whole.token_hash

@@ -3,7 +3,12 @@ SELECT
     l.task_id,
     l.attempt_id
 FROM task_leases AS l
-INNER JOIN jobs AS j ON l.job_id = j.id
+CROSS JOIN LATERAL (
+    SELECT jobs.phase
+    FROM jobs
+    WHERE jobs.id = l.job_id
+    OFFSET 0
+) AS j
 WHERE
     l.attempt_id = $2
     AND l.worker_id = $1

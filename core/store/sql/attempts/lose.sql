@@ -11,14 +11,27 @@ WITH gone AS MATERIALIZED (
 ),
 job AS MATERIALIZED (
     SELECT j.id
-    FROM jobs AS j
-    WHERE j.id IN (SELECT gone.job_id FROM gone) AND j.phase IN ('preparing', 'queued', 'running')
-    ORDER BY j.id
-    FOR NO KEY UPDATE
+    FROM (SELECT DISTINCT gone.job_id FROM gone ORDER BY 1) AS named
+    CROSS JOIN LATERAL (
+        SELECT
+            jobs.id,
+            jobs.phase
+        FROM jobs
+        WHERE jobs.id = named.job_id
+        OFFSET 0
+        FOR NO KEY UPDATE
+    ) AS j
+    WHERE j.phase IN ('preparing', 'queued', 'running')
 ),
 lease AS (
     DELETE FROM task_leases AS l
-    USING gone INNER JOIN jobs AS j ON gone.job_id = j.id
+    USING gone
+    CROSS JOIN LATERAL (
+        SELECT jobs.prepare_task_id
+        FROM jobs
+        WHERE jobs.id = gone.job_id
+        OFFSET 0
+    ) AS j
     WHERE
         l.attempt_id = gone.attempt_id
         -- "is true" has it hashed: as a join, each lease would be compared with each job.

@@ -4,16 +4,29 @@ WITH held AS MATERIALIZED (
         l.attempt_id,
         l.job_id
     FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS asked (worker_id, attempt_id, token_hash)
-    INNER JOIN task_leases AS l ON asked.attempt_id = l.attempt_id
+    CROSS JOIN LATERAL (
+        -- One by one, by the key: a plan made while the table was small would read all of it.
+        SELECT t.*
+        FROM task_leases AS t
+        WHERE t.attempt_id = asked.attempt_id
+        OFFSET 0
+    ) AS l
     WHERE l.token_hash = asked.token_hash AND l.worker_id = asked.worker_id
 ),
 job AS MATERIALIZED (
     -- Jobs are locked before leases, by every statement that locks both.
     SELECT j.id
-    FROM jobs AS j
-    WHERE j.id IN (SELECT held.job_id FROM held) AND j.phase IN ('preparing', 'queued', 'running')
-    ORDER BY j.id
-    FOR NO KEY UPDATE
+    FROM (SELECT DISTINCT held.job_id FROM held ORDER BY 1) AS named
+    CROSS JOIN LATERAL (
+        SELECT
+            jobs.id,
+            jobs.phase
+        FROM jobs
+        WHERE jobs.id = named.job_id
+        OFFSET 0
+        FOR NO KEY UPDATE
+    ) AS j
+    WHERE j.phase IN ('preparing', 'queued', 'running')
 ),
 moment AS MATERIALIZED (
     -- The clock's time, not the transaction's: it may have waited for the jobs, read here to the end.
@@ -25,9 +38,14 @@ moment AS MATERIALIZED (
 started AS (
     UPDATE task_leases AS l
     SET started_at = coalesce(l.started_at, moment.at)
-    FROM held
-    INNER JOIN jobs AS j ON held.job_id = j.id
-    CROSS JOIN moment
+    FROM moment
+    CROSS JOIN held
+    CROSS JOIN LATERAL (
+        SELECT jobs.prepare_task_id
+        FROM jobs
+        WHERE jobs.id = held.job_id
+        OFFSET 0
+    ) AS j
     WHERE
         l.attempt_id = held.attempt_id
         -- "is true" has it hashed: as a join, each lease would be compared with each job.
@@ -53,7 +71,8 @@ running AS (
         started_at = greatest(engine.started_at, j.created_at),
         expires_at = engine.started_at + make_interval(secs => j.runtime_limit_s)
     FROM engine
-    WHERE j.id = engine.job_id AND j.phase = 'queued'
+    -- "is true" again: by its id, and not through the index of phases.
+    WHERE j.id = engine.job_id AND (j.phase = 'queued') IS TRUE
     RETURNING j.id, j.project_id
 ),
 written AS (

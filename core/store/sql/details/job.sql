@@ -90,7 +90,7 @@ SELECT
         SELECT (other.id, other_scan.id, other.state)
         FROM jobs AS other
         INNER JOIN scans AS other_scan ON other.id = other_scan.job_id
-        WHERE other.project_id = j.project_id AND other.id <> j.id AND other.phase <> 'closed'
+        WHERE other.project_id = j.project_id AND other.id <> j.id AND other.ended_at IS NULL
         ORDER BY other.id
         LIMIT 1000
     ) AS co_jobs

@@ -9,7 +9,7 @@ above AS (
     (
         SELECT j.project_id
         FROM jobs AS j
-        WHERE j.phase = 'waiting' AND j.project_id > (SELECT start.project_id FROM start)
+        WHERE j.phase = 'waiting' AND j.ended_at IS NULL AND j.project_id > (SELECT start.project_id FROM start)
         ORDER BY j.project_id
         LIMIT 1
     )
@@ -19,7 +19,7 @@ above AS (
     CROSS JOIN LATERAL (
         SELECT j.project_id
         FROM jobs AS j
-        WHERE j.phase = 'waiting' AND j.project_id > above.project_id
+        WHERE j.phase = 'waiting' AND j.ended_at IS NULL AND j.project_id > above.project_id
         ORDER BY j.project_id
         LIMIT 1
     ) AS following
@@ -28,7 +28,7 @@ below AS (
     (
         SELECT j.project_id
         FROM jobs AS j
-        WHERE j.phase = 'waiting' AND j.project_id <= (SELECT start.project_id FROM start)
+        WHERE j.phase = 'waiting' AND j.ended_at IS NULL AND j.project_id <= (SELECT start.project_id FROM start)
         ORDER BY j.project_id
         LIMIT 1
     )
@@ -40,6 +40,7 @@ below AS (
         FROM jobs AS j
         WHERE
             j.phase = 'waiting'
+            AND j.ended_at IS NULL
             AND j.project_id > below.project_id
             AND j.project_id <= (SELECT start.project_id FROM start)
         ORDER BY j.project_id
@@ -70,7 +71,7 @@ candidate AS (
             j.phase,
             j.is_forced
         FROM jobs AS j
-        WHERE j.project_id = project.project_id AND j.phase <> 'closed'
+        WHERE j.project_id = project.project_id AND j.ended_at IS NULL
         ORDER BY j.id
         LIMIT 1
     ) AS head
@@ -88,7 +89,11 @@ candidate AS (
             j.project_id,
             j.priority
         FROM jobs AS j
-        WHERE j.project_id = project.project_id AND j.phase = 'waiting' AND j.is_forced
+        WHERE
+            j.project_id = project.project_id
+            AND j.phase = 'waiting'
+            AND j.ended_at IS NULL
+            AND j.is_forced
         ORDER BY j.id
         LIMIT $3 + 64
     ) AS forced

@@ -7,6 +7,7 @@ INNER JOIN scans AS s ON j.id = s.job_id
 WHERE
     j.project_id = $1
     AND j.phase = 'waiting'
+    AND j.ended_at IS NULL
     AND NOT j.is_forced
     AND j.is_incremental = $2
     AND j.revision IS NOT DISTINCT FROM $3

@@ -18,6 +18,6 @@ SELECT
             )
     ) AS has_fitting_workers
 FROM jobs AS j
-WHERE j.phase NOT IN ('closed', 'saving') AND j.expires_at < now()
+WHERE j.ended_at IS NULL AND j.saving_at IS NULL AND j.expires_at < now()
 ORDER BY j.expires_at
 LIMIT $1

@@ -13,7 +13,7 @@ WITH found AS MATERIALIZED (
         WHERE ended.task_id = j.prepare_task_id
         LIMIT 1
     ) AS o
-    WHERE j.phase = 'preparing' AND j.ended_at IS NULL
+    WHERE j.phase = 'preparing'
 ),
 first AS MATERIALIZED (
     SELECT found.*

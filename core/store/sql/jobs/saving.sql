@@ -5,7 +5,7 @@ WITH first AS MATERIALIZED (
         j.id,
         row_number() OVER (PARTITION BY j.project_id ORDER BY j.id) AS turn
     FROM jobs AS j
-    WHERE j.phase = 'saving' AND j.ended_at IS NULL
+    WHERE j.phase = 'saving'
     ORDER BY turn, j.id
     LIMIT $1
 )

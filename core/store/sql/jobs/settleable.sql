@@ -6,7 +6,7 @@ WITH found AS MATERIALIZED (
         j.project_id,
         row_number() OVER (PARTITION BY j.project_id ORDER BY j.id) AS turn
     FROM jobs AS j
-    WHERE j.phase = 'running' AND j.ended_at IS NULL AND j.open_tasks = 0
+    WHERE j.phase = 'running' AND j.open_tasks = 0
 ),
 first AS MATERIALIZED (
     SELECT found.*

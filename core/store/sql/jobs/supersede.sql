@@ -9,7 +9,7 @@ WITH closed AS (
         open_tasks = 0,
         admission_token = NULL,
         admission_expires_at = NULL
-    WHERE project_id = $1 AND id < $2 AND phase <> 'closed'
+    WHERE project_id = $1 AND id < $2 AND ended_at IS NULL AND (phase <> 'closed') IS TRUE
     RETURNING id, project_id
 ),
 written AS (

@@ -125,7 +125,7 @@ found AS (
     FROM jobs AS j
     WHERE
         j.project_id = $1
-        AND j.phase <> 'closed'
+        AND j.ended_at IS NULL
         AND j.state = ANY($3::smallint[])
         AND j.created_at BETWEEN $6 AND $7
         AND ($8::text IS NULL OR j.creator ILIKE $8)

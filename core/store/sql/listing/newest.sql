@@ -17,7 +17,7 @@ CROSS JOIN
                 FROM jobs AS j
                 WHERE
                     j.project_id = asked.project_id
-                    AND j.phase <> 'closed'
+                    AND j.ended_at IS NULL
                     AND asked.states >> j.state & 1 = 1
             )
             + (
@@ -60,7 +60,7 @@ LEFT JOIN
                     FROM jobs AS j
                     WHERE
                         j.project_id = asked.project_id
-                        AND j.phase <> 'closed'
+                        AND j.ended_at IS NULL
                         AND asked.states >> j.state & 1 = 1
                     ORDER BY j.id DESC
                     LIMIT asked.most + asked.passed_over

@@ -128,7 +128,7 @@ WITH found AS (
         FROM jobs AS j
         WHERE
             j.project_id = $1
-            AND j.phase <> 'closed'
+            AND j.ended_at IS NULL
             AND j.id >= $11
             AND j.id < $12
             AND j.state = ANY($3::smallint[])

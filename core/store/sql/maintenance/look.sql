@@ -10,23 +10,21 @@ SELECT
         (
             SELECT extract(EPOCH FROM min(j.admission_expires_at) - now())
             FROM jobs AS j
-            WHERE j.phase = 'resolving' AND j.ended_at IS NULL
+            WHERE j.phase = 'resolving'
         )
     )::double precision AS admitter,
     (
         SELECT 0
         FROM jobs AS j
         INNER JOIN task_outcomes AS o ON j.prepare_task_id = o.task_id
-        WHERE j.phase = 'preparing' AND j.ended_at IS NULL
+        WHERE j.phase = 'preparing'
         LIMIT 1
     )::double precision AS planner,
     (
         SELECT 0
         FROM jobs AS j
         -- Some task of it has closed: that may decide about the others.
-        WHERE
-            j.ended_at IS NULL
-            AND (j.phase = 'saving' OR (j.phase = 'running' AND j.open_tasks < j.task_num))
+        WHERE j.phase = 'saving' OR (j.phase = 'running' AND j.open_tasks < j.task_num)
         LIMIT 1
     )::double precision AS settler,
     least(
@@ -79,12 +77,12 @@ SELECT
         (
             SELECT extract(EPOCH FROM min(j.expires_at) - now())
             FROM jobs AS j
-            WHERE j.ended_at IS NULL AND j.phase <> 'saving'
+            WHERE j.ended_at IS NULL AND j.saving_at IS NULL
         ),
         (
             SELECT $3 + extract(EPOCH FROM min(j.saving_at) - now())
             FROM jobs AS j
-            WHERE j.phase = 'saving' AND j.ended_at IS NULL
+            WHERE j.phase = 'saving'
         )
     )::double precision AS expirer,
     (

@@ -6,5 +6,8 @@ WHERE
     AND NOT EXISTS (
         SELECT
         FROM jobs AS j
-        WHERE j.project_id = c.project_id AND j.phase IN ('preparing', 'queued', 'running')
+        WHERE
+            j.project_id = c.project_id
+            AND j.ended_at IS NULL
+            AND j.phase IN ('preparing', 'queued', 'running')
     )

@@ -10,7 +10,7 @@ FROM (
     FROM (
         SELECT j.id
         FROM jobs AS j
-        WHERE j.project_id = $1 AND j.id < $2 AND j.phase <> 'closed'
+        WHERE j.project_id = $1 AND j.id < $2 AND j.ended_at IS NULL
         ORDER BY j.id
         LIMIT $3
     ) AS earlier
