@@ -152,6 +152,11 @@ class Supervisors:
                     log.warning("fork_server.lost", pid=server.process.pid, error=str(error))
                     self._server = None
                     await server.leave(at_once=True)
+                except asyncio.CancelledError:
+                    # Its answer is still to come, and would pass for the next request's.
+                    self._server = None
+                    await server.leave(at_once=True)
+                    raise
             raise OSError(errno.ECHILD, "the fork server went away again and again")
 
     async def _serving(self) -> _Server:

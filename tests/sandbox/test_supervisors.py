@@ -260,6 +260,25 @@ async def test_a_start_that_is_cancelled_leaves_no_supervisor(supervisors: Super
     await until(lambda: children_of(server) == [], within_s=5)
 
 
+async def test_the_answer_to_a_start_cancelled_twice_is_not_taken_for_the_next_one_s(
+    sandbox: Sandbox, supervisors: Supervisors, place: Place
+) -> None:
+    server = server_of(supervisors)
+    os.kill(server, signal.SIGSTOP)
+    starting = asyncio.create_task(supervisors.start())
+    for _ in range(2):
+        await asyncio.wait({starting}, timeout=0.05)
+        starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(starting, 10)
+    if is_alive(server):
+        os.kill(server, signal.SIGCONT)
+
+    result = await sandbox.run(shell("exit 8"), place, limits(), lease_s=LEASE)
+
+    assert (result.cause, result.ended.exit_code) == (Cause.EXIT, 8)
+
+
 async def test_no_server_and_no_waiting_supervisor_outlive_their_owner() -> None:
     async with Supervisors() as supervisors:
         waiting = await supervisors.start()
