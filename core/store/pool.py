@@ -233,6 +233,8 @@ class Database:
             raw: Any = self._kept.pop()
             self._unused = min(self._unused, len(self._kept))
             if _is_lost(raw):
+                # asyncpg has not had it back yet where it gave it up by itself.
+                self._leave(raw)
                 continue
             if raw.made_at >= self._trusted_since:
                 lent: PoolConnectionProxy[asyncpg.Record] = raw

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -295,11 +296,30 @@ async def _until_busy(watch: Database, pid: int) -> None:
 
 async def test_connections_nobody_needs_go_back_to_the_library(database_url: str) -> None:
     async with await create_pool(database_url, size=4, application_name="test") as db:
-        await asyncio.gather(*(db.execute("SELECT pg_sleep(0.01)") for _ in range(4)))
-        assert db.at_hand > 1
+        all_are_lent = asyncio.Barrier(4)
+
+        async def borrow() -> None:
+            async with db.connection():
+                await all_are_lent.wait()
+
+        await asyncio.gather(*(borrow() for _ in range(4)))
+        assert db.at_hand == 4
 
         db.trim()  # what the timer does: nobody has used them since the last
         db.trim()
         await db.fetchval("SELECT 1")
 
         assert db.at_hand == 1
+
+
+async def test_a_connection_given_up_while_at_hand_makes_room_for_another(
+    database_url: str,
+) -> None:
+    async with await create_pool(database_url, size=1, application_name="test") as db:
+        async with db.connection() as connection:
+            protocol: Any = getattr(connection.raw, "_protocol")  # noqa: B009 - of no type
+        assert db.at_hand == 1
+
+        protocol.abort()  # what asyncpg does where it does not understand the server
+
+        assert await db.fetchval("SELECT 7") == 7
