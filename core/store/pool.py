@@ -79,6 +79,10 @@ _STATEMENTS = 2**62
 #: A connection that nobody needs for so long is returned to asyncpg's pool, seconds.
 _KEPT_S = 60.0
 
+#: A plan is made once a connection and kept. Made while a table is small, it would read all of it
+#: for ever after; every statement here has its index, and none is worth compiling.
+_PLANNER = {"enable_seqscan": "off", "jit": "off"}
+
 DatabaseUnavailable = dialing.DatabaseUnavailable
 
 
@@ -374,6 +378,7 @@ async def create_pool(
         server_settings["client_encoding"] = "UTF8"
     else:
         server_settings |= {name: f"{round(value * 1000)}ms" for name, value in limits.items()}
+        server_settings |= _PLANNER
     dialer = Dialer(dsn)
 
     async def dial(
