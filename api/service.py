@@ -16,6 +16,7 @@ from api.middlewares.limits import Limits
 from core.domain.errors import SettingError
 from core.runtime.logs import get_logger
 from core.runtime.settings import Settings
+from core.store.pool import patiently
 from core.store.store import Store
 
 log = get_logger(__name__)
@@ -51,7 +52,7 @@ async def run_api(
     Raises:
         SettingError: it cannot listen where it should, or nobody could administer it.
     """
-    await ensure_bootstrap_token(settings, store)
+    await patiently(lambda: ensure_bootstrap_token(settings, store))
     app = build_app(settings, store, limits=limits, readiness_checks=readiness_checks)
     runner = _Runner(
         app,

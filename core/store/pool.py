@@ -79,6 +79,8 @@ _STATEMENTS = 2**62
 #: A connection that nobody needs for so long is returned to asyncpg's pool, seconds.
 _KEPT_S = 60.0
 
+#: How long a process that starts waits for a database that is away, seconds.
+PATIENCE_S = 30.0
 #: A plan is made once a connection and kept. Made while a table is small, it would read all of it
 #: for ever after; every statement here has its index, and none is worth compiling.
 _PLANNER = {"enable_seqscan": "off", "jit": "off"}
@@ -354,7 +356,7 @@ async def create_pool(
     lock_timeout_s: float = 10.0,
     idle_in_transaction_timeout_s: float = 60.0,
     acquire_timeout_s: float = 10.0,
-    connect_deadline_s: float = 30.0,
+    connect_deadline_s: float = PATIENCE_S,
     pooled: bool = False,
 ) -> Database:
     """Open a pool of up to *size* connections, patient with a database that is just starting.
@@ -405,7 +407,7 @@ async def create_pool(
     )
     db = Database(pool, acquire_timeout_s=acquire_timeout_s)
     try:
-        await _patiently(lambda: _look_for_pooler(db, pooled=pooled), connect_deadline_s)
+        await patiently(lambda: _look_for_pooler(db, pooled=pooled), deadline_s=connect_deadline_s)
     except BaseException:
         await db.close()
         raise
@@ -476,17 +478,33 @@ def _is_lost(raw: PoolConnectionProxy[asyncpg.Record]) -> bool:
     return getattr(raw, "made_at", None) is None or raw.is_closed()
 
 
-async def _patiently(first: Callable[[], Awaitable[None]], deadline_s: float) -> None:
+async def patiently(
+    operation: Callable[[], Awaitable[Result]], *, deadline_s: float = PATIENCE_S
+) -> Result:
+    """Run what a process begins with, again and again while the database is away or goes away.
+
+    Args:
+        operation: Statements that may run twice.
+        deadline_s: From now on the last error is the caller's, seconds.
+
+    Raises:
+        SettingError: there is a pooler that nobody told of.
+        DatabaseUnavailable: it was away for too long.
+    """
     loop = asyncio.get_running_loop()
     deadline, delay_s = loop.time() + deadline_s, 0.1
     while True:
         try:
-            return await first()
-        except CannotConnect as error:
-            if _REFUSED_PARAMETER in str(error):
+            return await operation()
+        except (asyncpg.PostgresError, *_MISUSE, OSError, DatabaseUnavailable) as error:
+            if isinstance(error, CannotConnect) and _REFUSED_PARAMETER in str(error):
                 raise SettingError(_POOLER_TEXT) from error
-            if not error.is_transient or loop.time() + delay_s > deadline:
+            if not is_connection_lost(error):
                 raise
+            if loop.time() + delay_s > deadline:
+                if isinstance(error, DatabaseUnavailable):
+                    raise
+                raise DatabaseUnavailable(f"the connection was lost: {error}") from error
             log.info("database.awaited", error=str(error), delay_s=delay_s)
         await asyncio.sleep(delay_s)
         delay_s = min(delay_s * 2, 2.0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from core.domain.errors import SettingError
 from core.runtime.settings import Settings
 from core.store.notify import Signals
-from core.store.pool import Database, create_pool
+from core.store.pool import Database, create_pool, patiently
 from core.store.schema import check_schema
 
 
@@ -66,7 +66,7 @@ async def open_store(
         pooled=settings.is_pooled,
     )
     async with db:
-        await check_schema(db)
+        await patiently(lambda: check_schema(db))
         async with Signals(listen_url) as signals:
             yield Store(db, signals)
 

@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from pydantic import SecretStr
 
 from api.service import run_api
 from core.domain.errors import SettingError
 from core.runtime.settings import Settings
-from core.store.store import Store
+from core.store.store import Store, open_store
+from tests.store.ficklepath import fickle_path
 
 SECRET = "correct-horse-battery-staple-4711"
 
@@ -53,6 +55,23 @@ async def raw(address: str, request: bytes) -> tuple[int, dict[str, str], bytes]
         name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)
     }
     return int(first.split()[1]), headers, body
+
+
+async def test_it_starts_although_each_of_its_first_statements_loses_its_connection(
+    database_url: str, tmp_path: Path
+) -> None:
+    losing = ("pg_backend_pid", "schema_info", "INSERT INTO tokens")
+    async with fickle_path(database_url, *losing) as path:
+        settings = some_settings(tmp_path).model_copy(update={"database_url": SecretStr(path.url)})
+        async with (
+            open_store(settings, application_name="t", pool_size=2, statement_timeout_s=5) as store,
+            running(settings, store) as (address, _),
+            aiohttp.ClientSession() as session,
+            session.get(f"{address}/healthz") as answer,
+        ):
+            assert answer.status == 200
+
+    assert path.losing == []
 
 
 async def test_it_serves_with_the_bootstrap_token_and_ends_when_told(
