@@ -41,6 +41,8 @@ MAX_ATTEMPTS = 3
 MAX_RESETS = 3
 #: A task is handed back uncounted, but not for ever.
 MAX_HANDED_BACK = 100
+#: Of every worker that registers.
+SLOTS = 4
 
 _WORKABLE = frozenset({JobPhase.PREPARING, JobPhase.QUEUED, JobPhase.RUNNING})
 

@@ -19,8 +19,10 @@ from hypothesis.stateful import (
 
 from core.domain.outcomes import REPORTABLE, RETRYABLE, Reason
 from core.domain.states import ActiveJobPolicy, JobPhase, TaskPlace
+from tests.model import explanations
 from tests.model import operations as op
 from tests.model.books import HEAD_START_S, Books, Job, Mismatch, Project, Task, Worker
+from tests.model.many import ClaimMany, CreateMany, FinishMany, StartMany
 from tests.model.operations import Operation, Seen, World, load_dice
 from tests.model.picture import Picture, read
 
@@ -86,6 +88,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.tokens: list[str] = []
         #: Retries whose back-off was made certain: task, failures, resets.
         self.loaded: set[tuple[int, int, int]] = set()
+        #: How often it was asked why a job is where it is.
+        self.asked = 0
         self.session.run(self.session.world.store.db.execute(self.session.reset))
         picture = self.session.run(self.session.look())
         assert picture.jobs == {}
@@ -108,6 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
             raise Mismatch(f"{operation} answered {answer!r}, the model says {expected!r}")
         self.compare(picture, operation)
         await self.load_dice()
+        await self.ask_why(operation)
         return answer
 
     def compare(self, picture: Picture, *operations: Operation) -> None:
@@ -127,6 +132,23 @@ class StoreMachine(RuleBasedStateMachine):
         if put_off:
             await load_dice(self.session.world, [task_id for task_id, *_ in put_off])
             self.loaded |= put_off
+
+    async def ask_why(self, *operations: Operation) -> None:
+        """Raise `Mismatch` unless the store tells why jobs are where they are.
+
+        Asked of the next one in turn and of those with tasks in the queue; of all when time passed.
+        """
+        self.asked += 1
+        jobs = list(self.books.jobs.values())
+        queued = {task.job for task in self.books.tasks.values() if task.place is TaskPlace.READY}
+        for place, job in enumerate(jobs):
+            is_next = place == self.asked % len(jobs)
+            if not (is_next or job.id in queued or op.PassTime() in operations):
+                continue
+            try:
+                await explanations.check(self.session.world.store, self.books, job)
+            except Mismatch as error:
+                raise Mismatch(f"after {' and '.join(map(str, operations))}: {error}") from error
 
     def new_token(self) -> str:
         """Return the token of another scheduler's admission."""
@@ -356,6 +378,83 @@ class StoreMachine(RuleBasedStateMachine):
     def direct(self, worker: int, directive: Any) -> None:
         self.do(op.Direct(worker, directive))
 
+    # -- several at once -------------------------------------------------------------------
+
+    @rule(
+        target=jobs,
+        asked=st.lists(
+            st.tuples(st.integers(0, 2), st.booleans(), st.booleans()), min_size=2, max_size=4
+        ),
+    )
+    def create_many(self, asked: list[tuple[int, bool, bool]]) -> Any:
+        creates = tuple(
+            op.Create(self.project_of(project), is_forced=is_forced, is_incremental=is_incremental)
+            for project, is_forced, is_incremental in asked
+        )
+        return multiple(*(one[1] for one in self.do(CreateMany(creates)) if one))
+
+    @rule(
+        target=offers,
+        asked=st.lists(
+            st.tuples(workers, st.integers(1, 3)),
+            min_size=2,
+            max_size=3,
+            unique_by=lambda worker_and_slots: worker_and_slots[0],
+        ),
+        head_start_s=st.sampled_from([0.0, HEAD_START_S]),
+        repeated=st.none() | st.integers(0, 100),
+    )
+    def claim_many(
+        self, asked: list[tuple[int, int]], head_start_s: float, repeated: int | None
+    ) -> Any:
+        """Several workers claim; one of them may repeat what it asked before."""
+        before = self.claims[-1 - repeated % len(self.claims)] if repeated and self.claims else None
+        claims = [
+            before
+            if before and before.worker == worker
+            else self.new_claim(worker, slots, head_start_s)
+            for worker, slots in asked
+        ]
+        answers = self.do(ClaimMany(tuple(claims), head_start_s))
+        return multiple(
+            *(
+                Offered(claim.worker, attempt, task, token, claim.claim)
+                for claim, answer in zip(claims, answers, strict=True)
+                for _, task, _, token, attempt in answer
+            )
+        )
+
+    @rule(
+        listed=st.lists(offers, min_size=2, max_size=4),
+        is_swapped=st.sampled_from([False, False, True]),
+        reasons=st.lists(_REASONS, min_size=4, max_size=4),
+    )
+    def start_and_finish_many(
+        self, listed: list[Offered], is_swapped: bool, reasons: list[Reason | None]
+    ) -> None:
+        """Several attempts start and end; before, with the tokens of one another.
+
+        The first ends again, with the same and with another result, and with a forged token.
+        """
+        if is_swapped:
+            tokens = [offer.token for offer in (*listed[1:], listed[0])]
+            self.do(StartMany(_starts(listed, tokens)))
+        tokens = [offer.token for offer in listed]
+        self.do(StartMany(_starts(listed, tokens)))
+        if is_swapped:
+            self.do(FinishMany(_finishes(listed, [*tokens[1:], tokens[0]], reasons)))
+        first = listed[0]
+        self.do(
+            FinishMany(
+                (
+                    op.Finish(first.worker, first.attempt, _FORGED),
+                    *_finishes(listed, tokens, reasons),
+                    op.Finish(first.worker, first.attempt, first.token, reasons[0], "other"),
+                    op.Finish(first.worker, first.attempt, first.token, reasons[0]),
+                )
+            )
+        )
+
     # -- the usual way ---------------------------------------------------------------------
 
     @rule(target=offers, job=jobs, worker=workers, steps=st.integers(1, 16), engines=_PLANS)
@@ -432,6 +531,22 @@ class StoreMachine(RuleBasedStateMachine):
             if task in self.books.claimable(self.books.workers[candidate], 0)[:3]:
                 return candidate
         return None
+
+
+def _starts(listed: Sequence[Offered], tokens: Sequence[str]) -> tuple[op.Start, ...]:
+    return tuple(
+        op.Start(offer.worker, offer.attempt, token)
+        for offer, token in zip(listed, tokens, strict=True)
+    )
+
+
+def _finishes(
+    listed: Sequence[Offered], tokens: Sequence[str], reasons: Sequence[Reason | None]
+) -> tuple[op.Finish, ...]:
+    return tuple(
+        op.Finish(offer.worker, offer.attempt, token, reason)
+        for offer, token, reason in zip(listed, tokens, reasons, strict=False)
+    )
 
 
 def _token(offer: Offered, is_forged: bool) -> str:

@@ -27,7 +27,7 @@ from core.domain.states import (
 from core.runtime.settings import SchedulerSettings
 from core.store import admissions, attempts, beats, jobs, reaping, settling, workers
 from core.store.admissions import Base, PlannedTask, Resolved
-from core.store.attempts import AttemptProof, Finished, FinishVerdict
+from core.store.attempts import AttemptProof, Finished, FinishVerdict, Offer
 from core.store.beats import ProgressBeat
 from core.store.store import Store
 from scheduler.expirer import Expirer
@@ -107,8 +107,9 @@ class Create:
     key: str | None = None
     queue_limit_s: float = 1e6
 
-    async def perform(self, world: World) -> Any:
-        new = jobs.NewJob(
+    def new_job(self, world: World) -> jobs.NewJob:
+        """Return what the client asks for, as the store takes it."""
+        return jobs.NewJob(
             project_id=ProjectId(self.project),
             is_incremental=self.is_incremental,
             is_forced=self.is_forced,
@@ -119,8 +120,10 @@ class Create:
             queue_limit_s=self.queue_limit_s,
             idempotency=jobs.Idempotency(world.token_id, self.key) if self.key else None,
         )
+
+    async def perform(self, world: World) -> Any:
         try:
-            created = await jobs.create(world.store, new)
+            created = await jobs.create(world.store, self.new_job(world))
         except ActiveJobExists as error:
             return ("refused", error.scan_ids)
         except InvalidField as error:
@@ -427,7 +430,7 @@ class Register:
                 {"name": name, "version": "1", "module": "codemetric", "languages": []}
                 for name in self.engines
             ],
-            slots=4,
+            slots=model.SLOTS,
             isolation="bwrap",
             version="1",
         )
@@ -488,32 +491,35 @@ class Claim:
             token_hashes=self.tokens,
             head_start_s=self.head_start_s,
         )
-        return [
-            (o.claim_index, o.task_id, o.number, o.token_hash.hex(), o.attempt_id) for o in offers
-        ]
+        return [offer_of(offer) for offer in offers]
+
+    def answered(self, books: Books) -> list[Task]:
+        """Return the tasks that still are where this claim, made before, brought them."""
+        return books.leased(
+            lambda _, lease: (lease.worker, lease.claim) == (self.worker, self.claim)
+        )
 
     def expect(self, books: Books, seen: Seen) -> Any:
         worker = books.workers[self.worker]
-        again = books.leased(
-            lambda _, lease: (lease.worker, lease.claim) == (worker.id, self.claim)
-        )
+        again = self.answered(books)
         if again:
             # The same answer; of a late repetition only what does not run yet.
             return sorted(_offer(task) for task in again if task.place is TaskPlace.OFFERED)
         tasks = model.first(books.claimable(worker, self.head_start_s), self.slots)
-        return self._offer(books, tasks, seen)
+        return self._offer(books, list(enumerate(tasks)), seen)
 
-    def offer_exactly(self, books: Books, seen: Seen) -> None:
-        """Offer the tasks that were offered, in their order, whoever would have been due."""
-        tasks = [books.tasks[task_id] for _, task_id, *_ in seen.answer]
+    def offer_exactly(self, books: Books, seen: Seen) -> list[tuple[int, int, int, str, int]]:
+        """Offer the tasks that were offered, for their slots, whoever would have been due."""
+        tasks = [(index, books.tasks[task_id]) for index, task_id, *_ in seen.answer]
         offered = self._offer(books, tasks, seen)
         require(offered == seen.answer, f"{seen.answer} offered, the model says {offered}")
+        return offered
 
     def _offer(
-        self, books: Books, tasks: Sequence[Task], seen: Seen
+        self, books: Books, tasks: Sequence[tuple[int, Task]], seen: Seen
     ) -> list[tuple[int, int, int, str, int]]:
         learnt = {task_id: attempt for _, task_id, _, _, attempt in seen.answer}
-        for index, task in enumerate(tasks):
+        for index, task in tasks:
             require(task.id in learnt, f"task {task.id} was not offered: {seen.answer}")
             attempt = learnt[task.id]
             require(attempt not in _attempts(books), f"attempt {attempt} was there before")
@@ -527,7 +533,18 @@ class Claim:
                 since=books.now,
             )
             books.offer(task, lease)
-        return [_offer(task) for task in tasks]
+        return [_offer(task) for _, task in tasks]
+
+
+def offer_of(offer: Offer) -> tuple[int, int, int, str, int]:
+    """Return an offer as plain values."""
+    return (
+        offer.claim_index,
+        offer.task_id,
+        offer.number,
+        offer.token_hash.hex(),
+        offer.attempt_id,
+    )
 
 
 def _offer(task: Task) -> tuple[int, int, int, str, int]:
@@ -648,8 +665,9 @@ class Finish:
     def _hash(self) -> bytes:
         return hashlib.sha256(f"{self.reason}:{self.body}".encode()).digest()
 
-    async def perform(self, world: World) -> Any:
-        finished = Finished(
+    def finished(self) -> Finished:
+        """Return the result as the store takes it."""
+        return Finished(
             attempt_id=AttemptId(self.attempt),
             token_hash=bytes.fromhex(self.token),
             outcome=model.outcome_of(self.reason),
@@ -660,7 +678,11 @@ class Finish:
             result={"body": self.body},
             body_hash=self._hash,
         )
-        return await attempts.finish(world.store, WorkerId(self.worker), finished, retry=RETRY)
+
+    async def perform(self, world: World) -> Any:
+        return await attempts.finish(
+            world.store, WorkerId(self.worker), self.finished(), retry=RETRY
+        )
 
     def expect(self, books: Books, seen: Seen) -> Any:
         held = books.leased(

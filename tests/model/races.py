@@ -75,6 +75,7 @@ class RaceMachine(StoreMachine):
             if not different:
                 self.books = books
                 await self.load_dice()
+                await self.ask_why(*pair)
                 return
             found.append("\n  ".join(different))
         raise Mismatch(

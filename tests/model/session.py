@@ -58,6 +58,11 @@ class _Altered:
         return await self._inner.execute(self._alterations.get(sql, sql), *args)
 
     @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        async with self._inner.connection() as connection:
+            yield _Altered(connection, self._alterations)
+
+    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         async with self._inner.transaction() as connection:
             yield _Altered(connection, self._alterations)

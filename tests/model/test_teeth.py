@@ -80,6 +80,27 @@ MISTAKES: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "jobs/close_saved",
         {"projects.base_job_id < scan.job_id": "projects.base_job_id <> scan.job_id"},
     ),
+    "attempts that start at once may use the tokens of one another": (
+        "attempts/start",
+        {"l.token_hash = asked.token_hash": "l.token_hash = ANY($3::bytea[])"},
+    ),
+    "a job is said to wait for a later one": ("why/ahead", {"j.id < $2": "j.id <> $2"}),
+    "a paused worker is said to have free slots": (
+        "why/fit",
+        {"w.directive = 'pause'": "w.directive = 'paused'"},
+    ),
+    "a task is said to be where its age alone would put it": (
+        "why/positions",
+        {
+            "PARTITION BY last.class_id ORDER BY ahead.sort_key, ahead.task_id": (
+                "PARTITION BY last.class_id ORDER BY ahead.task_id"
+            )
+        },
+    ),
+    "a silent worker is said to be at it": (
+        "why/tasks",
+        {"coalesce(b.seen_at, now()) AS seen_at": "now() AS seen_at"},
+    ),
 }
 
 #: What few examples come upon.
@@ -87,6 +108,8 @@ RARE = frozenset(
     {
         "a running attempt is taken for an offer that was not started",
         "an older scan becomes the base",
+        "a paused worker is said to have free slots",
+        "a task is said to be where its age alone would put it",
     }
 )
 #: The same, for what goes wrong only when two calls come at once.
