@@ -12,7 +12,8 @@ from core.domain.waiting import Cause, WaitReason, text
 from core.runtime.settings import LeaseSettings
 from core.store.store import Store
 from core.store.why import Explanation, explain
-from tests.model.books import LEASE_S, SLOTS, START_S, Books, Job, Task, Values, Worker, require
+from tests.model.books import LEASE_S, SLOTS, START_S, Books, Job, Task, Worker, require
+from tests.model.picture import Values
 
 #: A worker is silent after two heartbeats: longer than an example takes, shorter than a tick.
 _SILENT_S = 4_000.0
