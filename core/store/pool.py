@@ -174,42 +174,27 @@ class Database:
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """Return all rows."""
-        raw = self._take() or await self._acquire()
-        try:
-            result = await raw.fetch(sql, *args)
-        except BaseException as error:
-            await self._give_up(raw, error)
-            raise
-        await self._give_back(raw)
-        return result
+        return await self._lend(lambda raw: raw.fetch(sql, *args))
 
     async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
         """Return the first row, or None."""
-        raw = self._take() or await self._acquire()
-        try:
-            result = await raw.fetchrow(sql, *args)
-        except BaseException as error:
-            await self._give_up(raw, error)
-            raise
-        await self._give_back(raw)
-        return result
+        return await self._lend(lambda raw: raw.fetchrow(sql, *args))
 
     async def fetchval(self, sql: str, *args: Any) -> Any:
         """Return the first column of the first row, or None."""
-        raw = self._take() or await self._acquire()
-        try:
-            result = await raw.fetchval(sql, *args)
-        except BaseException as error:
-            await self._give_up(raw, error)
-            raise
-        await self._give_back(raw)
-        return result
+        return await self._lend(lambda raw: raw.fetchval(sql, *args))
 
     async def execute(self, sql: str, *args: Any) -> str:
         """Run a statement; return its command tag."""
+        return await self._lend(lambda raw: raw.execute(sql, *args))
+
+    async def _lend(
+        self, use: Callable[[PoolConnectionProxy[asyncpg.Record]], Awaitable[Result]]
+    ) -> Result:
+        # Not through `connection`: a context manager would cost each statement more than this.
         raw = self._take() or await self._acquire()
         try:
-            result = await raw.execute(sql, *args)
+            result = await use(raw)
         except BaseException as error:
             await self._give_up(raw, error)
             raise
